@@ -1,0 +1,76 @@
+# InstructCell. `make help` lists the targets; each makes and reuses .venv by itself and is safe to repeat.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+HOST ?= 127.0.0.1
+PORT ?= 7860
+FILE ?=
+MODEL ?=
+ARGS ?=
+PIP_ARGS ?=
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The first Python that is 3.11 or newer; the pins in constraints.txt were tested with 3.11.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help chat test lint fix train-mini evaluate resources bench bench-peers install clean
+
+help: ## List the targets and the variables
+	@echo "InstructCell: ask single cells questions in plain language."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: HOST, PORT and FILE for chat; MODEL for chat and evaluate; ARGS goes to the command as it is;"
+	@echo "           PYTHON, VENV and PIP_ARGS for the installation.   Example: make chat PORT=8000 FILE=cells.h5ad"
+
+chat: $(STAMP) ## Start the chat on http://$(HOST):$(PORT)
+	$(BIN)/instructcell chat $(if $(FILE),"$(FILE)") --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: $(STAMP) ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+
+train-mini: $(STAMP) ## Train the mini checkpoint (resumes where it stopped)
+	$(BIN)/instructcell train mini $(ARGS)
+
+evaluate: $(STAMP) ## Measure the checkpoint on held-out cells
+	$(BIN)/instructcell evaluate $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
+resources: $(STAMP) ## Rebuild the gene, marker and ontology tables and their index
+	$(BIN)/python -m instructcell.resources.build $(ARGS)
+
+bench: $(STAMP) ## Measure speed and memory
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-peers: $(STAMP) ## Compare with other tools, in an environment of their own
+	$(BIN)/python benchmarks/peers.py $(ARGS)
+
+install: $(STAMP) ## Make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "InstructCell needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true)." >&2; \
+		echo "Install Python 3.11, or name one: make $(or $(MAKECMDGOALS),chat) PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@test -x $(BIN)/python || { echo "[1/4] making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[2/4] installing torch (the largest part; minutes on a slow line)"
+	@$(PIP) install $(PIP_ARGS) torch -c constraints.txt
+	@echo "[3/4] installing the build tools"
+	@$(PIP) install -q $(PIP_ARGS) hatchling editables -c constraints.txt
+	@echo "[4/4] installing InstructCell and what it needs"
+	@$(PIP) install $(PIP_ARGS) --no-build-isolation -e '.[dev]' -c constraints.txt
+	@touch $(STAMP)
+
+clean: ## Remove what the targets made, .venv included; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find encoders instructcell chat_ui train tests -name __pycache__ -type d -prune -exec rm -rf {} +
