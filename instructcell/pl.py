@@ -1,0 +1,207 @@
+"""Figures, scverse style: each function returns a plotly figure of what the tools wrote into an AnnData."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from anndata import AnnData
+
+from instructcell.errors import InstructCellError
+from instructcell.layout import map_cells, principal_axes
+from instructcell.tools import CELL_TYPE, CONFIDENCE, EMBEDDING, UNKNOWN, evidence_table
+
+MAP = "X_instructcell_umap"
+GREY = "#b5b5b5"
+PALETTE = (
+    "#3b7dd8", "#e4572e", "#2e9e6b", "#a05fc4", "#e0a100", "#17a3b8", "#d6498f", "#7a8b2f", "#8c5a3c", "#5560c9",
+    "#c23b22", "#4cb5ae", "#b8860b", "#6f4e9c", "#2f6f4f", "#f08a5d", "#1f4e79", "#a1c349", "#9b2335", "#7d7aa8",
+)  # fmt: skip
+
+
+def umap(
+    adata: AnnData, *, color: str = CELL_TYPE, basis: str = EMBEDDING, layout: str = "umap", seed: int = 0
+) -> go.Figure:
+    """Map of the cells, coloured by a column of obs.
+
+    Parameters
+    ----------
+    adata
+        With obsm `X_instructcell` (run `ic.tl.annotate` or `ic.tl.embed` first); the map is kept in obsm
+        `X_instructcell_umap`.
+    color
+        Column of obs: a category or a number.
+    layout
+        "umap", or "pca" for the first two principal components at once.
+
+    Examples
+    --------
+    >>> ic.pl.umap(adata, color="instructcell_confidence").show()
+    """
+    embedding = _need(adata.obsm, basis, "obsm", "run ic.tl.annotate(adata) or ic.tl.embed(adata) first")
+    values = _need(adata.obs, color, "obs", "name a column of adata.obs")
+    if layout == "pca":
+        positions = principal_axes(np.asarray(embedding))
+    elif layout == "umap":
+        if MAP not in adata.obsm or len(adata.obsm[MAP]) != adata.n_obs or basis != EMBEDDING:
+            adata.obsm[MAP] = map_cells(np.asarray(embedding), seed=seed)
+        positions = np.asarray(adata.obsm[MAP])
+    else:
+        raise InstructCellError(f"found layout='{layout}', expected 'umap' or 'pca'")
+    return scatter(positions, values, names=adata.obs_names, confidence=adata.obs.get(CONFIDENCE), title=_title(color))
+
+
+def scatter(
+    positions: np.ndarray,
+    values: pd.Series,
+    *,
+    names: pd.Index,
+    confidence: pd.Series | None = None,
+    title: str = "",
+) -> go.Figure:
+    """Cells at `positions` [N, 2] coloured by `values` [N]; hovering shows the name and the confidence."""
+    figure = go.Figure()
+    sure = np.full(len(names), np.nan) if confidence is None else np.asarray(confidence, dtype=float)
+    size = float(np.clip(220 / np.sqrt(max(len(names), 1)), 3, 9))
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        marker = {"size": size, "color": np.asarray(values, float), "colorscale": "Viridis", "colorbar": {"title": title}}
+        figure.add_scattergl(x=positions[:, 0], y=positions[:, 1], mode="markers", text=names, marker=marker, name=title)
+        figure.update_traces(hovertemplate="%{text}<br>%{marker.color:.2f}<extra></extra>")
+        return _map_axes(figure, "")
+    text = values.astype(str).to_numpy()
+    for value, colour in colours(pd.Series(text)).items():
+        chosen = np.flatnonzero(text == value)
+        figure.add_scattergl(
+            x=positions[chosen, 0],
+            y=positions[chosen, 1],
+            mode="markers",
+            name=f"{value} ({len(chosen):,})",
+            text=names[chosen],
+            customdata=np.stack([chosen, sure[chosen]], axis=1),
+            marker={"size": size, "color": colour, "opacity": 0.8},
+            hovertemplate=f"{value}<br>%{{text}}<br>confidence %{{customdata[1]:.2f}}<extra></extra>",
+        )
+    return _map_axes(figure, title)
+
+
+def composition(adata: AnnData, *, color: str = CELL_TYPE) -> go.Figure:
+    """Bars: how many cells of each type, the largest first.
+
+    Examples
+    --------
+    >>> ic.pl.composition(adata).show()
+    """
+    values = _need(adata.obs, color, "obs", "run ic.tl.annotate(adata) first").astype(str)
+    counts = values.value_counts()
+    palette = colours(values)
+    shares = counts / len(values)
+    figure = go.Figure(
+        go.Bar(
+            x=counts.to_numpy(),
+            y=counts.index,
+            orientation="h",
+            marker_color=[palette[value] for value in counts.index],
+            text=[f"{share:.1%}" for share in shares],
+            hovertemplate="%{y}: %{x} cells (%{text})<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="cells")
+    return _plain(figure, _title(color), height=max(240, 60 + 26 * len(counts)))
+
+
+def confidence(adata: AnnData, *, by: str = CELL_TYPE, column: str = CONFIDENCE) -> go.Figure:
+    """Histogram of the calibrated confidence, stacked by cell type.
+
+    Examples
+    --------
+    >>> ic.pl.confidence(adata).show()
+    """
+    sure = _need(adata.obs, column, "obs", "run ic.tl.annotate(adata) first")
+    kinds = _need(adata.obs, by, "obs", "name a column of adata.obs").astype(str)
+    figure = go.Figure()
+    for value, colour in colours(kinds).items():
+        figure.add_histogram(
+            x=sure[kinds == value], name=value, marker_color=colour, xbins={"start": 0, "end": 1.0001, "size": 0.025}
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="confidence", range=[0, 1])
+    figure.update_yaxes(title="cells")
+    return _plain(figure, "confidence")
+
+
+def evidence(
+    adata: AnnData, *, n_types: int = 6, n_genes: int = 4, checkpoint: str = "mini", table: pd.DataFrame | None = None
+) -> go.Figure:
+    """Dot plot: the markers of each annotated type that its cells truly express.
+
+    Parameters
+    ----------
+    n_types, n_genes
+        So many of the largest types, and so many markers of each.
+    table
+        What `ic.tools.evidence_table` returned, to spare the work.
+
+    Examples
+    --------
+    >>> ic.pl.evidence(adata).show()
+    """
+    if table is None:
+        _need(adata.obs, CELL_TYPE, "obs", "run ic.tl.annotate(adata) first")
+        table = evidence_table(adata, checkpoint=checkpoint, n_types=n_types, n_genes=n_genes)
+    figure = go.Figure(
+        go.Scatter(
+            x=table["gene"],
+            y=table["cell_type"],
+            mode="markers",
+            marker={
+                "size": 6 + 20 * table["share_of_cells"].to_numpy(float),
+                "color": table["mean"].to_numpy(float),
+                "colorscale": "Blues",
+                "colorbar": {"title": "mean"},
+                "line": {"width": 1, "color": "#555"},
+            },
+            customdata=np.stack([table["share_of_cells"], table["source"].astype(str)], axis=1),
+            hovertemplate="%{x} in %{y}<br>%{customdata[0]:.0%} of the cells<br>%{customdata[1]}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return _plain(figure, "markers expressed in the cells", height=max(260, 90 + 40 * table["cell_type"].nunique()))
+
+
+def colours(values: pd.Series) -> dict[str, str]:
+    """One colour per category, the most frequent first; "unknown" is grey."""
+    order = [value for value in values.astype(str).value_counts().index if value != UNKNOWN]
+    palette = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(order)}
+    if (values.astype(str) == UNKNOWN).any():
+        palette[UNKNOWN] = GREY
+    return palette
+
+
+def _need(holder: object, key: str, where: str, remedy: str) -> pd.Series:
+    if key not in holder:  # type: ignore[operator]
+        raise InstructCellError(f"found no '{key}' in adata.{where}; {remedy}")
+    return holder[key]  # type: ignore[index]
+
+
+def _title(column: str) -> str:
+    return column.removeprefix("instructcell_").replace("_", " ")
+
+
+def _map_axes(figure: go.Figure, title: str) -> go.Figure:
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, title="")
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, title="", scaleanchor="x")
+    figure.update_layout(legend={"title": title, "itemsizing": "constant"}, dragmode="pan")
+    return _plain(figure, "", height=480)
+
+
+def _plain(figure: go.Figure, title: str, *, height: int = 380) -> go.Figure:
+    figure.update_layout(
+        title=title or None,
+        height=height,
+        margin={"l": 10, "r": 10, "t": 40 if title else 10, "b": 10},
+        template="plotly_white",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    return figure
