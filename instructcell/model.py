@@ -188,7 +188,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         steps = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         if self.config.is_encoder_decoder:
             if decoder_input_ids is None and labels is not None:
-                decoder_input_ids = self._shift_right(labels)
+                decoder_input_ids = self.shift_right(labels)
             tokens = decoder_input_ids  # [B, L]
             steps |= {"encoder_outputs": encoder_outputs, "decoder_input_ids": tokens}
             steps |= {"decoder_attention_mask": decoder_attention_mask}
@@ -288,7 +288,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         cells = self.projector(embeddings.to(next(self.projector.parameters()).dtype))  # [N, K, D]
         return inject_cells(embeds, input_ids, cells, self.config.cell_token_id)
 
-    def _shift_right(self, labels: Tensor) -> Tensor:
+    def shift_right(self, labels: Tensor) -> Tensor:
         """Answer ids to decoder input: start token first, padding where labels are ignored."""
         start = torch.full_like(labels[:, :1], self.generation_config.decoder_start_token_id)
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
