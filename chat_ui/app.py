@@ -1,0 +1,310 @@
+"""The page: where each widget stands and which handler it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from chat_ui import handlers
+from chat_ui.card import dataset_card
+from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
+from chat_ui.theme import STYLE_SHEET, page_theme
+
+if TYPE_CHECKING:
+    from instructcell.session import Session
+
+TITLE = "InstructCell"
+SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long without a question
+CLEAN_UP_SECONDS = (3600, 24 * 3600)  # how often, and from which age on, uploaded files are deleted
+PARALLEL_ANSWERS = 4
+
+HEADER = """
+<div class="ic-brand">
+  <svg viewBox="0 0 40 40" aria-hidden="true"><circle cx="20" cy="20" r="18" class="ic-membrane"/><circle cx="23" cy="18" r="7.5"
+  class="ic-nucleus"/><circle cx="11.5" cy="24" r="2.4" class="ic-dot"/><circle cx="18" cy="30" r="1.8" class="ic-dot"/></svg>
+  <div><h1>InstructCell</h1><p>Ask your single cells in plain language. Every answer is read from their expression, on this machine.</p></div>
+</div>
+"""
+WELCOME = """
+<div class="ic-welcome"><h2>What would you like to know?</h2>
+<p>Load cells on the data panel, then ask. Three things to try:</p>
+<ul><li><b>Cell types</b><span>with calibrated confidence and the markers behind them</span></li>
+<li><b>Pseudo-cells</b><span>new cells of a type, as counts you can download</span></li>
+<li><b>Drug response</b><span>a graded prediction for each cell</span></li></ul></div>
+"""
+STARTING = "Waking up …"
+READY = "Ask about your cells, a marker, a gene or a drug"
+NO_RESULTS = '<p class="ic-hint">Maps, tables and downloads appear here as you ask.</p>'
+TOGGLE_THEME = "() => { document.body.classList.toggle('dark') }"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A data set that ships with the package: what the button says and where the file is."""
+
+    label: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """The widgets that change with a conversation, in the order in which `draw` fills them."""
+
+    state: gr.State
+    chat: gr.Chatbot
+    question: gr.Textbox
+    status: gr.HTML
+    suggestions: list[gr.Button]
+    card: gr.HTML
+    hint: gr.HTML
+    figure_box: gr.Group
+    figure_name: gr.Dropdown
+    figure: gr.Plot
+    table_box: gr.Group
+    table_name: gr.Dropdown
+    table: gr.Dataframe
+    annotated: gr.DownloadButton
+    generated: gr.DownloadButton
+
+    def all(self) -> list[Any]:
+        """Every widget, flat, as Gradio wants its outputs."""
+        named = [getattr(self, item.name) for item in fields(self)]
+        return [widget for item in named for widget in (item if isinstance(item, list) else [item])]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The widgets a visitor starts something with, besides the question."""
+
+    upload: gr.File
+    examples: list[tuple[gr.Button, Example]]
+    clear: gr.Button
+
+    def all(self) -> list[Any]:
+        """Every widget, flat."""
+        return [self.upload, self.clear, *[button for button, _ in self.examples]]
+
+
+def build_page(new_session: Callable[[], Session], examples: list[Example], first_file: Path | None = None) -> gr.Blocks:
+    """Lay out the page and connect it.
+
+    Parameters
+    ----------
+    new_session
+        Makes the session of one visitor.
+    examples
+        Data sets offered beside the upload.
+    first_file
+        Cells that every visitor finds loaded.
+    """
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CLEAN_UP_SECONDS)
+    with page:
+        theme_button = _header()
+        with gr.Row(elem_id="ic-main", equal_height=False):
+            with gr.Column(scale=7, min_width=320, elem_id="ic-chat-column"):
+                chat, status, suggestions, question = _chat_column()
+            with gr.Column(scale=5, min_width=320, elem_id="ic-data-column"):
+                upload, example_buttons, card = _data_panel(examples)
+                results = _results_panel()
+                clear = gr.Button("Clear everything", size="sm", interactive=False, elem_id="ic-clear")
+        state = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_close)
+        theme_button.click(None, js=TOGGLE_THEME)
+        widgets = Widgets(state, chat, question, status, suggestions, card, *results)
+        inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear)
+        _connect(page, widgets, Visits(new_session, first_file), inputs)
+    page.queue(default_concurrency_limit=PARALLEL_ANSWERS)
+    return page
+
+
+def _header() -> gr.Button:
+    with gr.Row(elem_id="ic-header", equal_height=True):
+        gr.HTML(HEADER, elem_id="ic-title")
+        return gr.Button("Light / dark", size="sm", elem_id="ic-theme", min_width=0, scale=0)
+
+
+def _chat_column() -> tuple[gr.Chatbot, gr.HTML, list[gr.Button], gr.Textbox]:
+    chat = gr.Chatbot(
+        elem_id="ic-chat", height="100%", show_label=False, label="Chat", placeholder=WELCOME, buttons=["copy"],
+        layout="bubble", feedback_options=None, sanitize_html=True, allow_tags=False, latex_delimiters=[],
+        allow_file_downloads=False, group_consecutive_messages=False,
+    )  # fmt: skip
+    status = gr.HTML("", elem_id="ic-status")
+    with gr.Row(elem_id="ic-suggestions"):
+        suggestions = [
+            gr.Button("", visible=False, size="sm", min_width=0, elem_classes="ic-chip") for _ in range(MAX_SUGGESTIONS)
+        ]
+    question = gr.Textbox(
+        elem_id="ic-question", label="Your question", show_label=False, placeholder=STARTING, lines=1, max_lines=5,
+        submit_btn="Ask", interactive=False, autofocus=True, max_length=handlers.MAX_QUESTION_CHARACTERS,
+    )  # fmt: skip
+    return chat, status, suggestions, question
+
+
+def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.HTML]:
+    with gr.Group(elem_id="ic-data"):
+        card = gr.HTML(dataset_card(None, ""), elem_id="ic-card")
+        upload = gr.File(label="Upload cells", show_label=False, height=112, interactive=False, elem_id="ic-upload")
+        with gr.Row(elem_id="ic-examples"):
+            gr.HTML("<span>or try</span>", elem_id="ic-or")
+            buttons = [
+                gr.Button(example.label, size="sm", min_width=0, interactive=False, elem_classes="ic-chip")
+                for example in examples
+            ]
+    return upload, buttons, card
+
+
+def _results_panel() -> tuple[Any, ...]:
+    """The hint for an empty panel, then pickers, figure, table and downloads, in the order of `Widgets`."""
+    hint = gr.HTML(NO_RESULTS, elem_id="ic-hint")
+    with gr.Group(visible=False, elem_id="ic-map") as figure_box:
+        figure_name = gr.Dropdown([], show_label=False, label="Figure", container=False, elem_id="ic-figure-name")
+        figure = gr.Plot(show_label=False, label="Figure", container=False, elem_id="ic-figure")
+    with gr.Group(visible=False, elem_id="ic-results-table") as table_box:
+        table_name = gr.Dropdown([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
+        table = gr.Dataframe(
+            interactive=False, show_label=False, label="Table", max_height=300, buttons=["copy"], elem_id="ic-table"
+        )
+    with gr.Row(elem_id="ic-downloads"):
+        annotated = gr.DownloadButton("Annotated cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-annotated")
+        generated = gr.DownloadButton("Pseudo-cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-generated")
+    return hint, figure_box, figure_name, figure, table_box, table_name, table, annotated, generated
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Answers Gradio's events by calling the handlers; keeps nothing of any visitor."""
+
+    new_session: Callable[[], Session]
+    first_file: Path | None
+
+    def greet(self) -> Iterator[list[Any]]:
+        """Open a conversation for a page that was just loaded, and read the first file where there is one."""
+        conversation = handlers.open_conversation(self.new_session)
+        yield draw(conversation, conversation.view)
+        if self.first_file is not None:
+            yield from drawn(conversation, handlers.load(conversation, self.first_file))
+
+    def ask(self, conversation: Conversation, question: str) -> Iterator[list[Any]]:
+        """Answer a question."""
+        yield from drawn(conversation, handlers.ask(conversation, question))
+
+    def upload(self, conversation: Conversation, path: str | None) -> Iterator[list[Any]]:
+        """Read an uploaded file."""
+        if path is not None:
+            yield from drawn(conversation, handlers.load(conversation, Path(path)))
+
+    def rest(self, conversation: Conversation) -> list[Any]:
+        """Show the page at rest after a visitor stopped an answer."""
+        return draw(conversation, handlers.stop(conversation))
+
+    def clear(self, conversation: Conversation) -> list[Any]:
+        """Forget the cells and begin again."""
+        conversation.close()
+        fresh = handlers.open_conversation(self.new_session)
+        return draw(fresh, fresh.view)
+
+
+def serve(page: gr.Blocks, *, host: str, port: int) -> str:
+    """Start serving the page in the background and return its address."""
+    _, address, _ = page.launch(
+        server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
+        show_error=False, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False,
+        max_file_size=2 * MAX_UPLOAD_BYTES,  # the handler turns away what is less too large with a sentence
+        theme=page_theme(), css_paths=[STYLE_SHEET],
+    )  # fmt: skip
+    return address
+
+
+def drawn(conversation: Conversation, views: Iterator[View]) -> Iterator[list[Any]]:
+    """Yield the widgets' values for each view, leaving alone what did not change since the one before."""
+    before: View | None = None
+    for view in views:
+        yield draw(conversation, view, before)
+        before = view
+
+
+def draw(conversation: Conversation, view: View, before: View | None = None) -> list[Any]:
+    """Return the value of each widget in the order of `Widgets`; what is as in `before` is skipped."""
+
+    def changed(*names: str) -> bool:
+        return before is None or any(getattr(view, name) is not getattr(before, name) for name in names)
+
+    skipped = gr.skip()
+    figures, tables = view.figures, view.tables
+    return [
+        conversation,
+        list(view.messages) if changed("messages") else skipped,
+        _question(view) if changed("busy") else skipped,
+        view.status if changed("status") else skipped,
+        *(_suggestions(view) if changed("suggestions", "busy") else [skipped] * MAX_SUGGESTIONS),
+        view.card if changed("card") else skipped,
+        gr.update(visible=not (figures or tables)),
+        gr.update(visible=bool(figures)),
+        _picker(figures) if changed("figures") else skipped,
+        next(iter(figures.values()), None) if changed("figures") else skipped,
+        gr.update(visible=bool(tables)),
+        _picker(tables) if changed("tables") else skipped,
+        next(iter(tables.values()), None) if changed("tables") else skipped,
+        _download(view.annotated) if changed("annotated") else skipped,
+        _download(view.generated) if changed("generated") else skipped,
+    ]
+
+
+def _question(view: View) -> dict[str, Any]:
+    if view.busy:
+        return gr.update(placeholder="Answering …", submit_btn=False, stop_btn="Stop", interactive=False, value="")
+    return gr.update(placeholder=READY, submit_btn="Ask", stop_btn=False, interactive=True)
+
+
+def _suggestions(view: View) -> list[dict[str, Any]]:
+    texts = [*view.suggestions, *[""] * MAX_SUGGESTIONS][:MAX_SUGGESTIONS]
+    return [gr.update(value=text, visible=bool(text), interactive=not view.busy) for text in texts]
+
+
+def _picker(named: dict[str, Any]) -> dict[str, Any]:
+    return gr.update(choices=list(named), value=next(iter(named), None), interactive=len(named) > 1)
+
+
+def _download(path: Path | None) -> dict[str, Any]:
+    return gr.update(value=str(path) if path else None, visible=path is not None)
+
+
+def _pick(kind: str) -> Callable[[Conversation, str], Any]:
+    """Return the handler of a picker: show the figure or table of that name."""
+    return lambda conversation, name: getattr(conversation.view, kind).get(name)
+
+
+def _close(conversation: Conversation | None) -> None:
+    if conversation is not None:
+        conversation.close()
+
+
+def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) -> None:
+    """Connect every event to its handler."""
+    outputs, state = widgets.all(), widgets.state
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    running = [widgets.question.submit(visits.ask, [state, widgets.question], outputs, **private)]
+    running += [chip.click(visits.ask, [state, chip], outputs, **private) for chip in widgets.suggestions]
+    uploaded = inputs.upload.upload(visits.upload, [state, inputs.upload], outputs, **private)
+    uploaded.then(lambda: None, None, inputs.upload, **private)
+    running.append(uploaded)
+    for button, example in inputs.examples:
+        running.append(button.click(_reader(visits, example), state, outputs, **private))
+    widgets.question.stop(visits.rest, state, outputs, cancels=running, **private)
+    inputs.clear.click(visits.clear, state, [*outputs], cancels=running, **private)
+    widgets.figure_name.input(_pick("figures"), [state, widgets.figure_name], widgets.figure, **private)
+    widgets.table_name.input(_pick("tables"), [state, widgets.table_name], widgets.table, **private)
+    page.load(visits.greet, None, outputs, **private).then(
+        lambda: [gr.update(interactive=True)] * len(inputs.all()), None, inputs.all(), **private
+    )
+
+
+def _reader(visits: Visits, example: Example) -> Callable[[Conversation], Iterator[list[Any]]]:
+    def read(conversation: Conversation) -> Iterator[list[Any]]:
+        yield from drawn(conversation, handlers.load(conversation, example.path, example.label))
+
+    return read

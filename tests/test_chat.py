@@ -1,0 +1,265 @@
+"""The chat page: what a visitor sees for each thing a session says, and what no file or text may do to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from plotly.graph_objects import Figure, Scattergl
+
+from chat_ui import handlers
+from chat_ui.card import dataset_card, status_line
+from chat_ui.handlers import Conversation, View
+from instructcell.errors import ReadError
+from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
+
+TYPES = np.array(["type B pancreatic cell", "pancreatic A cell", "pancreatic D cell"])
+
+
+def cells(n: int = 60) -> AnnData:
+    """Return `n` cells of three kinds with integer counts."""
+    generator = np.random.default_rng(0)
+    return AnnData(
+        generator.poisson(1.0, (n, 12)).astype(np.float32),
+        obs=pd.DataFrame(index=[f"cell{i}" for i in range(n)]),
+        var=pd.DataFrame(index=[f"GENE{i}" for i in range(12)]),
+    )
+
+
+def report(adata: AnnData, **changes: Any) -> SimpleNamespace:
+    """Return what the page shows of a data set."""
+    known = dict(n_cells=adata.n_obs, n_genes=adata.n_vars, species="human", matrix="X", scale="counts", coverage=0.93)
+    return SimpleNamespace(**{**known, "warnings": [], **changes})
+
+
+def embedding_map(adata: AnnData, names: np.ndarray) -> Figure:
+    """Return a scatter plot of the cells, one trace per name."""
+    generator = np.random.default_rng(1)
+    figure = Figure(layout={"title": "Map of your cells"})
+    for shift, name in enumerate(np.unique(names)):
+        points = generator.normal(4 * shift, 1, (int((names == name).sum()), 2))
+        figure.add_trace(Scattergl(x=points[:, 0], y=points[:, 1], mode="markers", name=str(name), marker={"size": 5}))
+    return figure
+
+
+class FakeSession:
+    """Answers from a script: the words of a question choose what happens."""
+
+    def __init__(self) -> None:
+        self.adata: AnnData | None = None
+        self.report: SimpleNamespace | None = None
+
+    def suggestions(self) -> list[str]:
+        if self.adata is None:
+            return ["What marks a delta cell?", "What does GCG do?", "Generate 20 beta cells"]
+        return ["What are these cells?", "Are they sensitive to gefitinib?", "Generate 20 beta cells"]
+
+    def load(self, path: Path) -> Iterator[Event]:
+        if path.read_bytes().startswith(b"not"):
+            raise ReadError(f"{path.name} is not an .h5ad file: it holds text. Export it again from scanpy.")
+        self.adata = cells()
+        self.report = report(self.adata)
+        yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
+
+    def send(self, text: str) -> Iterator[Event]:
+        if "generate" in text.lower():
+            made = cells(20)
+            yield CellsGenerated(made)
+            yield TextDelta("Here are 20 pseudo-cells.")
+        elif "bug" in text:
+            yield TextDelta("Let me see. ")
+            raise KeyError("a bug of ours")
+        elif "slow" in text:
+            for step in range(100):
+                time.sleep(0.05)
+                yield Progress(step, 100, "annotating cells")
+        elif self.adata is None:
+            yield Failed("No cells are loaded.", "Upload a file first.")
+        else:
+            yield from self._annotate(self.adata)
+
+    def _annotate(self, adata: AnnData) -> Iterator[Event]:
+        names = TYPES[np.arange(adata.n_obs) % 3]
+        yield Progress(30, adata.n_obs, "annotating cells")
+        adata.obs["instructcell_cell_type"] = pd.Categorical(names)
+        counted = pd.Series(names).value_counts().rename_axis("cell_type").reset_index(name="cells")
+        yield TableReady("Cell types", counted)
+        yield FigureReady("Map", embedding_map(adata, names))
+        for word in "These are mostly **type B pancreatic cells**: INS and IAPP are high.".split(" "):
+            yield TextDelta(word + " ")
+
+
+@pytest.fixture
+def conversation() -> Iterator[Conversation]:
+    opened = handlers.open_conversation(FakeSession)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def islet_file(tmp_path: Path) -> Path:
+    path = tmp_path / "islet.h5ad"
+    cells().write_h5ad(path)
+    return path
+
+
+def last(views: Iterator[View]) -> View:
+    """Return the view a handler ends with."""
+    return list(views)[-1]
+
+
+def said(view: View) -> str:
+    """Return the last message."""
+    return view.messages[-1]["content"]
+
+
+def test_a_loaded_file_shows_its_card_and_questions_that_fit(conversation: Conversation, islet_file: Path) -> None:
+    view = last(handlers.load(conversation, islet_file))
+    assert "islet.h5ad" in view.card and ">60<" in view.card and "93%" in view.card
+    assert "What are these cells?" in view.suggestions
+    assert "60 cells" in said(view) and not view.busy
+
+
+def test_an_answer_grows_word_by_word_and_fills_map_table_and_download(
+    conversation: Conversation, islet_file: Path
+) -> None:
+    last(handlers.load(conversation, islet_file))
+    views = list(handlers.ask(conversation, "What are these cells?"))
+    lengths = [len(said(view)) for view in views if view.messages[-1]["role"] == "assistant"]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 5
+    assert any("50%" in view.status for view in views) and views[-1].status == ""
+    end = views[-1]
+    assert list(end.figures) == ["Map"] and list(end.tables) == ["Cell types"]
+    assert end.annotated is not None and end.annotated.name == "islet_instructcell.h5ad" and end.annotated.is_file()
+
+
+def test_the_annotated_file_is_written_again_only_for_new_answers(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    first = last(handlers.ask(conversation, "What are these cells?")).annotated
+    assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated is first
+    assert conversation.session.adata is not None
+    conversation.session.adata.obs["instructcell_p_sensitive"] = 0.5
+    assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated != first
+
+
+def test_generated_cells_can_be_downloaded(conversation: Conversation) -> None:
+    view = last(handlers.ask(conversation, "Generate 20 beta cells"))
+    assert view.generated is not None and view.generated.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("cells.h5ad", b"not cells", "holds text"),
+        ("cells.h5ad", b"", "is empty"),
+        ("cells.exe", b"MZ", "expected one of .h5ad"),
+        ("cells.gz", b"\x1f\x8b", "expected one of .h5ad"),
+    ],
+)
+def test_a_bad_file_is_one_sentence_and_the_cells_before_stay(
+    conversation: Conversation, islet_file: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    before = last(handlers.load(conversation, islet_file)).card
+    bad = tmp_path / "bad" / name
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    view = last(handlers.load(conversation, bad))
+    assert words in said(view) and "Traceback" not in said(view)
+    assert view.card == before and not view.busy
+    assert "type B" in said(last(handlers.ask(conversation, "What are these cells?")))
+
+
+def test_a_file_that_is_too_large_is_turned_away(
+    conversation: Conversation, islet_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MAX_UPLOAD_BYTES", 10)
+    assert "the chat takes up to" in said(last(handlers.load(conversation, islet_file)))
+
+
+def test_new_cells_take_the_results_of_the_old_ones_away(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    last(handlers.ask(conversation, "What are these cells?"))
+    view = last(handlers.load(conversation, islet_file, "again.h5ad"))
+    assert not view.figures and not view.tables and view.annotated is None and "again.h5ad" in view.card
+
+
+def test_a_bug_of_ours_is_said_in_the_chat_and_kept_in_the_log(
+    conversation: Conversation, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = last(handlers.ask(conversation, "a bug please"))
+    assert "went wrong on our side" in said(view) and said(view).startswith("Let me see.")
+    assert "a bug of ours" in caplog.text
+    assert not view.busy
+
+
+def test_a_failure_says_what_to_do(conversation: Conversation) -> None:
+    view = last(handlers.ask(conversation, "What are these cells?"))
+    assert said(view) == "No cells are loaded. Upload a file first."
+
+
+def test_an_empty_question_changes_nothing(conversation: Conversation) -> None:
+    assert last(handlers.ask(conversation, "  \n")).messages == ()
+
+
+def test_a_question_longer_than_the_limit_is_not_sent(conversation: Conversation) -> None:
+    assert "I read up to 2,000" in said(last(handlers.ask(conversation, "x" * 3000)))
+
+
+@pytest.mark.parametrize(
+    "typed", ["<img src=x onerror=alert(1)>", "![x](http://example.org/x.png)", "**bold** <CELL>", "| a |\n|---|", "# T"]
+)
+def test_what_a_visitor_types_is_shown_as_text(conversation: Conversation, typed: str) -> None:
+    shown = last(handlers.ask(conversation, typed)).messages[0]["content"]
+    assert "<" not in shown
+    assert not any(mark in shown.replace("\\" + mark, "") for mark in "*[]!|#")
+
+
+def test_names_from_a_file_cannot_put_html_or_pictures_into_an_answer() -> None:
+    assert handlers.answer_text("**ok** <b>x</b> ![p](http://x.org/p.png)") == (
+        "**ok** &lt;b>x&lt;/b> !\\[p](http://x.org/p.png)"
+    )
+
+
+def test_the_card_escapes_what_the_file_says() -> None:
+    card = dataset_card(report(cells(), species="<i>", warnings=["<script>"]), '"><script>alert(1)</script>.h5ad')
+    assert "<script" not in card and "<i>" not in card.replace('<i style="', "")
+
+
+def test_the_status_line_never_passes_hundred_percent() -> None:
+    assert "100%" in status_line("embedding", 300, 256)
+
+
+def test_closing_a_conversation_deletes_its_files(islet_file: Path) -> None:
+    conversation = handlers.open_conversation(FakeSession)
+    last(handlers.ask(conversation, "generate"))
+    folder = conversation.folder
+    assert folder.is_dir()
+    conversation.close()
+    assert not folder.exists()
+
+
+def test_two_visitors_share_nothing(islet_file: Path) -> None:
+    one, two = (handlers.open_conversation(FakeSession) for _ in range(2))
+    last(handlers.load(one, islet_file))
+    assert two.view.messages == () and two.session.adata is None and one.folder != two.folder
+    one.close(), two.close()
+
+
+def test_a_stopped_answer_frees_the_conversation(conversation: Conversation) -> None:
+    running = handlers.ask(conversation, "slow")
+    next(running), next(running)
+    running.close()  # what Gradio does to a cancelled generator
+    assert not handlers.stop(conversation).busy
+    answers: list[View] = []
+    thread = threading.Thread(target=lambda: answers.append(last(handlers.ask(conversation, "generate"))))
+    thread.start()
+    thread.join(timeout=10)
+    assert answers and "20 pseudo-cells" in said(answers[0])
