@@ -1,8 +1,8 @@
 """Gene names: the gene table, and what the names of a file mean as approved human symbols.
 
-A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in another
-case, previous symbol, alias, the last two in another case, and at last the name without what tools add to it
-(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``, ``INS.1``). So a name that is an approved symbol is never taken for an alias.
+A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
+another case, previous symbol, alias, the last two in another case, and at last the name without what tools add to it
+(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``). So a name that is an approved symbol is never taken for an alias.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
 number. A previous symbol or alias of a gene that the same list also holds under its approved symbol stays unknown: in
@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -175,10 +175,8 @@ class GeneResolver:
 
     def __init__(self, table: pd.DataFrame | None = None) -> None:
         """Index a gene table; the shipped one when none is given (that index is made once and shared)."""
-        if table is None:
-            self.human, self.mouse, self.orthologs = shipped_indices()
-        else:
-            self.human, self.mouse, self.orthologs = build_indices(table)
+        self.human, self.mouse, self.orthologs = shipped_indices() if table is None else build_indices(table)
+        self.human_to_mouse = {human: mouse for mouse, human in self.orthologs.items()}
 
     def recognise_species(self, names: Iterable[str]) -> str:
         """The species that names belong to, from Ensembl prefixes, known symbols, and last from their case."""
@@ -238,13 +236,6 @@ class GeneResolver:
             return None, "unknown"
         counterpart = self.human_to_mouse.get(key)
         return (counterpart, how) if counterpart else (None, "unknown")
-
-    @property
-    def human_to_mouse(self) -> Mapping[str, str]:
-        """Human symbol -> mouse symbol of the counterpart."""
-        if not hasattr(self, "_human_to_mouse"):
-            self._human_to_mouse = {human: mouse for mouse, human in self.orthologs.items()}
-        return self._human_to_mouse
 
 
 def id_type(counts: Mapping[str, int]) -> str:
@@ -310,7 +301,7 @@ def name_index(
     )
 
 
-def _claim_order(table: pd.DataFrame):  # type: ignore[no-untyped-def]
+def _claim_order(table: pd.DataFrame) -> Callable[[int], tuple[bool, int]]:
     """Sort key of rows: protein-coding genes first, then the lower HGNC number."""
     coding = (table["biotype"] != "protein_coding").tolist()
     number = [int(value) if value.isdigit() else 10**9 for value in table["hgnc_id"]]

