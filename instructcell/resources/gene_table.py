@@ -191,6 +191,7 @@ def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, Mou
     for pair in csv.DictReader(io.StringIO(text)):
         if pair["Mouse gene stable ID"] and pair["Gene stable ID"] in symbols:
             candidates[symbols[pair["Gene stable ID"]]].append(pair)
+    approved = {symbol.upper() for symbol in symbols.values()}
     chosen: dict[str, MouseGene] = {}
     taken: set[str] = set()
     for homology, choose in (("one2one", one_to_one), ("principal", same_name), ("principal", best_conserved)):
@@ -198,8 +199,10 @@ def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, Mou
             pair = choose(human, [pair for pair in candidates[human] if pair["Mouse gene stable ID"] not in taken])
             if pair is not None:
                 gene = mouse_gene(pair["Mouse gene stable ID"], pair["Mouse gene name"], homology, mgi)
-                if not {gene.ensembl_id, gene.symbol} & taken:  # Ensembl may hold one MGI gene under two ids
-                    chosen[human] = gene
+                of_another = gene.symbol.upper() != human.upper() and gene.symbol.upper() in approved
+                if of_another or {gene.ensembl_id, gene.symbol} & taken:
+                    continue  # Tmsb4x is left to TMSB4X, not to TMSB4Y; Ensembl may hold one MGI gene under two ids
+                chosen[human] = gene
                 taken |= {gene.ensembl_id, gene.symbol, pair["Mouse gene stable ID"]}
     return chosen | same_symbols(hgnc, mgi, chosen)
 
