@@ -119,15 +119,20 @@ def confidence(adata: AnnData, *, by: str = CELL_TYPE, column: str = CONFIDENCE)
     """
     sure = _need(adata.obs, column, "obs", "run ic.tl.annotate(adata) first")
     kinds = _need(adata.obs, by, "obs", "name a column of adata.obs").astype(str)
+    return probabilities(sure, kinds, title=_title(column))
+
+
+def probabilities(values: pd.Series, by: pd.Series | None = None, *, title: str = "probability of being sensitive") -> go.Figure:
+    """Histogram of probabilities 0..1, stacked by `by` [N] where it is given."""
+    groups = pd.Series("cells", index=range(len(values))) if by is None else by.astype(str).reset_index(drop=True)
     figure = go.Figure()
-    for value, colour in colours(kinds).items():
-        figure.add_histogram(
-            x=sure[kinds == value], name=value, marker_color=colour, xbins={"start": 0, "end": 1.0001, "size": 0.025}
-        )
-    figure.update_layout(barmode="stack")
-    figure.update_xaxes(title="confidence", range=[0, 1])
+    for value, colour in colours(groups).items():
+        chosen = values.to_numpy(float)[(groups == value).to_numpy()]
+        figure.add_histogram(x=chosen, name=value, marker_color=colour, xbins={"start": 0, "end": 1.0001, "size": 0.025})
+    figure.update_layout(barmode="stack", showlegend=by is not None)
+    figure.update_xaxes(title=title, range=[0, 1])
     figure.update_yaxes(title="cells")
-    return _plain(figure, "confidence")
+    return _plain(figure, "")
 
 
 def evidence(

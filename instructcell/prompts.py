@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-CELLS = "{cells}"  # where the cells' placeholders go; the processor puts them there
+from instructcell.processor import CELLS_FIELD
+
 DRUG_ANSWERS = ("sensitive", "resistant")
 
 
 def annotation_prompt(*, species: str | None = None, tissue: str | None = None) -> str:
     """Ask for the cell type of one cell: ``human pancreatic islet | annotate: {cells}``."""
-    return f"{_context(species, tissue)}annotate: {CELLS}"
+    return f"{_context(species, tissue)}annotate: {CELLS_FIELD}"
 
 
 def drug_prompt(drug: str, *, species: str | None = None, tissue: str | None = None) -> str:
     """Ask for the response of one cell: ``response to gefitinib: {cells}``."""
-    return f"{_context(species, tissue)}response to {_plain(drug)}: {CELLS}"
+    return f"{_context(species, tissue)}response to {_plain(drug)}: {CELLS_FIELD}"
 
 
 def generation_prompt(
@@ -28,9 +29,10 @@ def marker_prompt(cell_type: str) -> str:
     return f"markers of {_plain(cell_type)}:"
 
 
-def _context(*words: str | None) -> str:
-    given = [_plain(word) for word in words if word]
-    return f"{' '.join(given)} | " if given else ""
+def _context(species: str | None, tissue: str | None, condition: str | None = None) -> str:
+    sample = " ".join(_plain(word) for word in (species, tissue) if word)
+    known = ", ".join(part for part in (sample, _plain(condition or "")) if part)
+    return f"{known} | " if known else ""
 
 
 def _plain(text: str) -> str:

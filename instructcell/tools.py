@@ -21,14 +21,16 @@ import torch
 from anndata import AnnData
 
 from instructcell import __version__
-from instructcell.cells import AlignedCells, DatasetReport, align_genes, inspect
+from instructcell.align import AlignedCells, align_genes
 from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import DrugError, InstructCellError, LabelError
 from instructcell.generation import generate_cells, score_labels
 from instructcell.labels import Label, LabelSet
 from instructcell.processor import Prompt
-from instructcell.prompts import CELLS, DRUG_ANSWERS, annotation_prompt, drug_prompt, generation_prompt
+from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt, generation_prompt
+from instructcell.retrieval import MarkerEvidence, marker_evidence, markers
 
 __all__ = [
     "AnnotationResult",
@@ -167,7 +169,7 @@ def annotate(
     steps = annotate_steps(
         adata, checkpoint=checkpoint, labels=labels, species=species, tissue=tissue, layer=layer, batch_size=batch_size
     )
-    return _finish(steps, "annotating cells", progress)
+    return finish(steps, "annotating cells", progress)
 
 
 def annotate_steps(
@@ -188,7 +190,7 @@ def annotate_steps(
     """
     loaded = _load(checkpoint)
     groups = None if labels is None else _project(loaded.labels, labels)
-    report = report or inspect(adata, layer=layer, species=species)
+    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
     species = species or report.species
     prompt = annotation_prompt(species=species, tissue=tissue)
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
@@ -226,7 +228,7 @@ def embed(
     >>> embed(adata).shape
     """
     steps = embed_steps(adata, checkpoint=checkpoint, species=species, layer=layer, batch_size=batch_size)
-    return _finish(steps, "embedding cells", progress)
+    return finish(steps, "embedding cells", progress)
 
 
 def embed_steps(
@@ -240,7 +242,7 @@ def embed_steps(
 ) -> Steps[np.ndarray]:
     """Work of `embed`, yielding (done, total) after every batch."""
     loaded = _load(checkpoint)
-    report = report or inspect(adata, layer=layer, species=species)
+    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
     rows, parts = np.arange(adata.n_obs), []
     for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
         parts.append(_pooled(loaded, counts, measured))
@@ -285,7 +287,7 @@ def drug_response(
     steps = drug_response_steps(
         adata, drug=drug, checkpoint=checkpoint, species=species, tissue=tissue, layer=layer, batch_size=batch_size
     )
-    return _finish(steps, f"response to {drug}", progress)
+    return finish(steps, f"response to {drug}", progress)
 
 
 def drug_response_steps(
@@ -303,7 +305,7 @@ def drug_response_steps(
     """Work of `drug_response`, yielding (done, total); with `rows` only those cells are read and nothing is written."""
     loaded = _load(checkpoint)
     known = find_drug(loaded, drug)
-    report = report or inspect(adata, layer=layer, species=species)
+    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
     prompt = drug_prompt(known.name)
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
     scores = yield from _score(
@@ -370,16 +372,16 @@ def generate(
         raise InstructCellError(f"found n={n}, expected at least 1 pseudo-cell; ask for 1 or more")
     if library_size is not None and not 0 < library_size < 1e8:
         raise InstructCellError(f"found a library size of {library_size:g}, expected a positive number of counts")
-    report = None if like is None else inspect(like, species=species)
-    species = species or (report.species if report else None)
-    depth = library_size
-    if like is not None and report is not None and library_size is None and report.scale == "counts":
-        depth = float(np.median(np.asarray(align_genes(like, loaded.processor.genes, report=report).counts.sum(1))))
+    depth: float | list[float] | None = library_size
+    if like is not None:
+        report = inspect(like, species=species, genes=loaded.processor.genes)
+        species = species or report.species
+        depth = depth or _library_sizes(like, loaded, report, n, seed)
     prompt = generation_prompt(label.name, species=species, tissue=tissue, condition=condition)
     counts = generate_cells(
         loaded.model,
         loaded.processor,
-        Prompt.parse(prompt, CELLS),
+        Prompt.parse(prompt),
         n,
         library_size=depth,
         seed=seed,
@@ -387,9 +389,73 @@ def generate(
     )
     given = {"species": species, "tissue": tissue, "condition": condition}
     pseudo = _pseudo_cells(np.asarray(counts), label, given, seed, loaded)
-    arguments = {"cell_type": label.name, "n": n, "library_size": depth, **given}
+    arguments = {"cell_type": label.name, "n": n, "library_size": library_size, "like": like is not None, **given}
     _record(pseudo, "generate", loaded, None, {**arguments, "batch_size": batch_size}, seed=seed)
     return pseudo
+
+
+def _library_sizes(like: AnnData, loaded: Checkpoint, report: DatasetReport, n: int, seed: int) -> list[float] | None:
+    """Total counts over the checkpoint's genes of `n` cells drawn from a file; None where it holds no counts."""
+    if report.scale != "counts" and not report.counts_recovered:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(like.n_obs, min(like.n_obs, 2000), replace=False))
+    totals = np.asarray(align_rows(like, loaded, report, rows).counts.sum(axis=1)).ravel()
+    totals = totals[totals > 0]
+    return rng.choice(totals, n).tolist() if len(totals) else None
+
+
+def evidence_of(
+    adata: AnnData,
+    cell_type: str,
+    rows: np.ndarray,
+    *,
+    checkpoint: str | Path | Checkpoint = "mini",
+    report: DatasetReport | None = None,
+    max_cells: int = 500,
+) -> MarkerEvidence:
+    """Markers of a type that the cells at `rows` truly express, against up to `max_cells` of the other cells.
+
+    Raises
+    ------
+    LabelError
+        The ontology does not know the type.
+    """
+    loaded = _load(checkpoint)
+    report = report or inspect(adata, genes=loaded.processor.genes)
+    others = np.setdiff1d(np.arange(adata.n_obs), rows)
+    rng = np.random.default_rng(0)
+    inside, outside = (
+        np.sort(rng.choice(cells, max_cells, replace=False)) if len(cells) > max_cells else np.asarray(cells)
+        for cells in (rows, others)
+    )
+    here = align_rows(adata, loaded, report, inside)
+    there = align_rows(adata, loaded, report, outside).counts if len(outside) else None
+    return marker_evidence(here.counts, loaded.processor.genes, here.measured, cell_type, background=there)
+
+
+def evidence_table(
+    adata: AnnData, *, checkpoint: str | Path | Checkpoint = "mini", n_types: int = 6, n_genes: int = 4
+) -> pd.DataFrame:
+    """The markers that the largest annotated types express: one row per type and gene, ready for `ic.pl.evidence`."""
+    if CELL_TYPE not in adata.obs:
+        raise InstructCellError(f"found no '{CELL_TYPE}' in adata.obs; run ic.tl.annotate(adata) first")
+    loaded = _load(checkpoint)
+    report = inspect(adata, genes=loaded.processor.genes)
+    named = adata.obs[CELL_TYPE].astype(str)
+    ids = dict(zip(named, adata.obs[CELL_TYPE_ID].astype(str), strict=True))
+    found = [
+        evidence_of(adata, ids[name] or name, np.flatnonzero(named == name), checkpoint=loaded, report=report)
+        for name in named[named != UNKNOWN].value_counts().index[:n_types]
+    ]
+    return evidence_frame(found, n_genes)
+
+
+def evidence_frame(found: Sequence[MarkerEvidence], n_genes: int = 4) -> pd.DataFrame:
+    """Evidence for several types as one table."""
+    columns = ["cell_type", "gene", "share_of_cells", "mean", "source"]
+    parts = [one.table.head(n_genes).assign(cell_type=one.cell_type) for one in found if one.supported]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -416,9 +482,14 @@ def find_generable(labels: LabelSet, cell_type: str) -> Label:
     return label
 
 
+def drugs_of(loaded: Checkpoint) -> DrugSet:
+    """The drugs a checkpoint was trained on."""
+    return DrugSet.of(loaded.drugs)
+
+
 def find_drug(loaded: Checkpoint, name: str) -> Drug:
     """The drug that `name` names; a DrugError with the list of known ones if the checkpoint does not know it."""
-    drugs = DrugSet.of(loaded.drugs)
+    drugs = drugs_of(loaded)
     drug = drugs.find(name)
     if drug is None:
         raise DrugError(
@@ -445,7 +516,7 @@ def _score(
     batch_size: int,
 ) -> Steps[_Scores]:
     """Calibrated probabilities of the legal answers for each chosen cell."""
-    probabilities, embeddings, parsed = [], [], Prompt.parse(prompt, CELLS)
+    probabilities, embeddings, parsed = [], [], Prompt.parse(prompt)
     for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
         raw = score_labels(loaded.model, loaded.processor, [parsed] * len(counts), counts, measured, answers)
         probabilities.append(np.asarray(raw))
@@ -473,8 +544,8 @@ def _batches(
 def align_rows(adata: AnnData, loaded: Checkpoint, report: DatasetReport, rows: np.ndarray) -> AlignedCells:
     """The chosen rows over the checkpoint's genes."""
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-        return align_genes(adata, loaded.processor.genes, report=report, rows=slice(int(rows[0]), int(rows[-1]) + 1))
-    return align_genes(adata[rows], loaded.processor.genes, report=report)
+        return align_genes(adata, loaded.processor.genes, report, rows=slice(int(rows[0]), int(rows[-1]) + 1))
+    return align_genes(adata, loaded.processor.genes, report, rows=rows)
 
 
 @torch.inference_mode()
@@ -575,7 +646,7 @@ def _load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
     return checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
 
 
-def _finish(steps: Steps[Result], what: str, progress: ProgressCallback | None) -> Result:
+def finish(steps: Steps[Result], what: str, progress: ProgressCallback | None) -> Result:
     """Run the steps to their end and hand back their result."""
     while True:
         try:

@@ -1,0 +1,568 @@
+"""A conversation about cells: text in, typed events out.
+
+    session = Session(adata)
+    for event in session.send("Which cell types are these?"):
+        ...
+
+The session keeps the loaded cells, the results and the turns of one user; nothing is shared between sessions but the models. It
+understands a sentence (`intents`), calls the tools that answer it (`tools`, `retrieval`) and puts what they returned into words
+(`answers`). Text inside an uploaded file is data and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from instructcell import answers, intents, pl, tools
+from instructcell.cells import read
+from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.doctor import DatasetReport, inspect
+from instructcell.drugs import DrugSet
+from instructcell.errors import InstructCellError, LabelError
+from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
+from instructcell.generation import stream_answer
+from instructcell.intents import Request, Selection
+from instructcell.labels import load_ontology
+from instructcell.output import write_h5ad
+from instructcell.retrieval import MarkerEvidence, answer_knowledge, load_index
+from instructcell.retrieval.names import load_name_book
+
+MOST_PSEUDO_CELLS = 20_000  # in one answer
+FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
+EVIDENCE_TYPES = 4  # cell types whose markers are cited
+READ_BACK = 64  # pseudo-cells that the model reads back
+
+Answer = Generator[Event, None, None]
+MEANINGS = {
+    intents.ANNOTATE: "name the cell types of all cells",
+    intents.SUBSET: "name the cell types of some of the cells",
+    intents.GENERATE: "generate new cells",
+    intents.DRUG: "predict the response to a drug",
+    intents.MARKERS: "list the marker genes of a cell type",
+    intents.GENE: "say what a gene does",
+    intents.DESCRIBE: "describe the data",
+    intents.DOWNLOAD: "hand out the results",
+    intents.HELP: "say what I can do",
+    intents.SMALL_TALK: "chat",
+    intents.OUT_OF_SCOPE: "answer something else",
+}
+
+
+@dataclass
+class Turn:
+    """One question and what was answered; `events` without progress and text."""
+
+    question: str
+    answer: str = ""
+    events: list[Event] = field(default_factory=list)
+
+
+class Session:
+    """One user's conversation about one set of cells.
+
+    Parameters
+    ----------
+    adata
+        Cells to talk about; None: `load` them later or ask general questions.
+    checkpoint
+        Name or folder of a checkpoint, or a loaded one.
+
+    Attributes
+    ----------
+    adata, report, name
+        The loaded cells, what the doctor found, and what they are called.
+    annotation, generated
+        The latest annotation of all cells and the latest pseudo-cells.
+    history
+        The turns so far.
+
+    Raises
+    ------
+    MatrixError
+        `adata` holds no usable expression.
+
+    Examples
+    --------
+    >>> session = Session(adata)
+    >>> for event in session.send("Which cell types are these?"):
+    ...     print(event)
+    """
+
+    def __init__(self, adata: AnnData | None = None, *, checkpoint: str | Path | Checkpoint = "mini") -> None:
+        self._checkpoint = checkpoint
+        self.adata: AnnData | None = None
+        self.report: DatasetReport | None = None
+        self.name = ""
+        self.annotation: tools.AnnotationResult | None = None
+        self.drug_result: tools.DrugResult | None = None
+        self.generated: AnnData | None = None
+        self.history: list[Turn] = []
+        self._last: Request | None = None
+        self._asked: Request | None = None
+        self._n_generations = 0
+        self._flows: dict[str, Callable[[Request], Answer]] = {
+            intents.ANNOTATE: self._annotate,
+            intents.SUBSET: self._annotate,
+            intents.GENERATE: self._generate,
+            intents.DRUG: self._drug,
+            intents.MARKERS: self._markers,
+            intents.GENE: self._gene,
+            intents.DESCRIBE: self._describe,
+            intents.DOWNLOAD: self._download,
+            intents.HELP: self._help,
+            intents.SMALL_TALK: self._small_talk,
+            intents.OUT_OF_SCOPE: self._out_of_scope,
+        }
+        if adata is not None:
+            self._take(adata, "the data")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The loaded checkpoint."""
+        if not isinstance(self._checkpoint, Checkpoint):
+            self._checkpoint = load_checkpoint(self._checkpoint)
+        return self._checkpoint
+
+    def warm_up(self) -> None:
+        """Load what the first answer needs, so that it need not wait."""
+        self.checkpoint  # noqa: B018 - a property that loads
+        intents.load_router()
+        load_index()
+        load_name_book()
+
+    def load(self, source: str | Path | AnnData, *, name: str = "") -> list[Event]:
+        """Take cells into the session; what was loaded before stays if they cannot be read.
+
+        Parameters
+        ----------
+        source
+            A file (.h5ad, 10x .h5, .csv, .tsv) or an AnnData.
+        name
+            How to call them; the file's name by default.
+
+        Returns
+        -------
+        list of Event
+            What the doctor says of them, or `Failed`.
+        """
+        title = name or (Path(source).name if isinstance(source, (str, Path)) else "the data")
+        try:
+            self._take(read(source), title)
+        except InstructCellError as error:
+            return [failure(error)]
+        assert self.adata is not None and self.report is not None
+        return [
+            TextDelta(f"**{answers.quoted(title)}** is loaded.\n\n{self.report.to_markdown()}\n"),
+            TableReady("dataset", _card(self.report)),
+        ]
+
+    def send(self, text: str) -> Iterator[Event]:
+        """Answer one sentence, event by event; leaving the loop early stops the work.
+
+        An input that cannot be used becomes a `Failed` event and the session goes on.
+        """
+        turn = Turn(text)
+        self.history.append(turn)
+        try:
+            for event in self._answer(text):
+                _keep(turn, event)
+                yield event
+        except InstructCellError as error:
+            failed = failure(error)
+            _keep(turn, failed)
+            yield failed
+
+    def clear(self) -> None:
+        """Forget the conversation and the results; the loaded cells stay."""
+        self.history.clear()
+        self.annotation = self.drug_result = self.generated = self._last = self._asked = None
+        self._n_generations = 0
+
+    def save_annotated(self, path: str | Path) -> Path:
+        """Write the loaded cells with all results so far as .h5ad and return the path.
+
+        Raises
+        ------
+        InstructCellError
+            No cells are loaded, or the file cannot be written.
+        """
+        if self.adata is None:
+            raise InstructCellError("found no loaded cells, expected some to save; load a file first")
+        return _write(self.adata, path)
+
+    def save_generated(self, path: str | Path) -> Path:
+        """Write the latest pseudo-cells as .h5ad and return the path."""
+        if self.generated is None:
+            raise InstructCellError("found no pseudo-cells to save; ask for some first, e.g. 'generate 50 B cells'")
+        return _write(self.generated, path)
+
+    def _take(self, adata: AnnData, name: str) -> None:
+        report = inspect(adata, genes=self.checkpoint.processor.genes)
+        self.adata, self.report, self.name = adata, report, name
+        self.annotation = self.drug_result = self._last = self._asked = None
+
+    def _answer(self, text: str) -> Answer:
+        if not text.strip():
+            yield TextDelta("There was no question in that. *Help* shows what you can ask.")
+            return
+        request = self._resolve(text) or intents.understand(
+            text,
+            router=intents.load_router(),
+            labels=self.checkpoint.labels,
+            drugs=self._drugs,
+            obs=None if self.adata is None else self.adata.obs,
+            last=self._last,
+        )
+        if request.wavers is not None:
+            self._asked = request
+            first, second = MEANINGS[request.intent], MEANINGS[request.wavers]
+            yield TextDelta(f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?")
+            return
+        self._last = request
+        yield from self._flows[request.intent](request)
+
+    def _resolve(self, text: str) -> Request | None:
+        """The request that was asked back about, if this is the answer to it."""
+        asked, self._asked = self._asked, None
+        words = set(text.lower().replace(".", " ").replace(",", " ").replace("!", " ").split())
+        if asked is None or asked.wavers is None or len(words) > 6:
+            return None
+        if words & {"second", "2", "latter"}:
+            return replace(asked, intent=asked.wavers, wavers=None)
+        return replace(asked, wavers=None) if words & {"first", "1", "former", "yes"} else None
+
+    @property
+    def _drugs(self) -> DrugSet:
+        return tools.drugs_of(self.checkpoint)
+
+    # ---- what are these cells?
+
+    def _annotate(self, request: Request) -> Answer:
+        if self.adata is None or self.report is None:
+            yield from self._needs_cells("To name cell types I need cells.")
+            return
+        selection = request.selection
+        if selection is not None and len(selection.rows) < self.adata.n_obs:
+            yield from self._annotate_some(request, selection)
+            return
+        result = self.annotation
+        if result is None or request.tissue or request.species:
+            yield from self._first_look(request, np.arange(self.adata.n_obs))
+            result = yield from _run(self._annotation_steps(request, None), "annotating cells")
+            self.annotation = result
+        yield from self._composition(request, result, self.name)
+        yield FigureReady("composition", pl.composition(self.adata))
+        yield from self._grounds(result)
+        yield TextDelta(answers.weakness_text(result))
+        yield Progress(0, 1, "drawing the map")
+        yield FigureReady("map", pl.umap(self.adata))
+        yield Progress(1, 1, "drawing the map")
+
+    def _annotate_some(self, request: Request, selection: Selection) -> Answer:
+        yield from self._first_look(request, selection.rows)
+        result = yield from _run(self._annotation_steps(request, selection.rows), "annotating cells")
+        yield from self._composition(request, result, selection.name)
+        yield TableReady("cells", result.table.rename_axis("cell").reset_index())
+        yield from self._grounds(result)
+        yield TextDelta(answers.weakness_text(result))
+
+    def _annotation_steps(self, request: Request, rows: np.ndarray | None) -> tools.Steps[tools.AnnotationResult]:
+        assert self.adata is not None
+        return tools.annotate_steps(
+            self.adata,
+            checkpoint=self.checkpoint,
+            species=request.species,
+            tissue=request.tissue,
+            rows=rows,
+            report=self.report,
+        )
+
+    def _composition(self, request: Request, result: tools.AnnotationResult, whose: str) -> Answer:
+        if request.cell_type is not None and len(result.table) > 1:
+            names = _with_subtypes(self.checkpoint, request.cell_type.name)
+            yield TextDelta(f"\n\n{answers.share_text(result, request.cell_type.name, names)}")
+        yield TextDelta(answers.composition_text(result, answers.titled(whose)))
+        if len(result.table) > 1:
+            yield TableReady("cell types", result.composition)
+
+    def _first_look(self, request: Request, rows: np.ndarray) -> Answer:
+        """The opening: the language model itself reads cells of the most frequent kind in a small sample."""
+        assert self.adata is not None and self.report is not None
+        sample = rows
+        if len(rows) > FIRST_LOOK:
+            sample = np.sort(np.random.default_rng(0).choice(rows, FIRST_LOOK, replace=False))
+        guesses = tools.finish(self._annotation_steps(request, sample)).table["best_guess"].to_numpy()
+        kind = str(pd.Series(guesses).value_counts().index[0])
+        together = sample[guesses == kind][:READ_TOGETHER]
+        cells = tools.align_rows(self.adata, self.checkpoint, self.report, together)
+        processor = self.checkpoint.processor
+        prompt = processor.prompt(request.text, len(together))
+        pieces = stream_answer(
+            self.checkpoint.model, processor, prompt, cells.counts, cells.measured, max_new_tokens=48
+        )
+        said = " ".join("".join(pieces).split())
+        whose = "this cell" if len(rows) == 1 else f"{len(together)} of the {len(rows):,} cells"
+        if says_of_its_cells(said, kind, self.checkpoint):
+            yield from _stream(f"{said.rstrip('.')}. *(The model's first reading of {whose}.)*")
+        else:
+            yield from _stream(f"At a first look, {whose} read as **{kind}**.")
+
+    def _grounds(self, result: tools.AnnotationResult) -> Answer:
+        """The markers the largest groups express, and what the reading rests on."""
+        assert self.adata is not None
+        evidence = []
+        known = result.composition[result.composition["cell_type"] != tools.UNKNOWN]
+        for row in known.head(EVIDENCE_TYPES).itertuples():
+            found = self._evidence(row.cell_type, row.cell_type_id, result)
+            evidence += [found] if found is not None else []
+        yield TextDelta(answers.evidence_text(evidence))
+        table = tools.evidence_frame(evidence)
+        if len(table):
+            yield TableReady("markers", table)
+        yield TextDelta(answers.coverage_text(result.report))
+
+    def _evidence(self, name: str, cl_id: str, result: tools.AnnotationResult) -> MarkerEvidence | None:
+        """Marker evidence for the cells that were called `name`; None where no source lists markers of it."""
+        assert self.adata is not None
+        rows = result.rows[(result.table["cell_type"] == name).to_numpy()]
+        try:
+            found = tools.evidence_of(
+                self.adata, cl_id or name, rows, checkpoint=self.checkpoint, report=self.report, max_cells=300
+            )
+        except LabelError:
+            return None
+        return replace(found, cell_type=name)
+
+    # ---- new cells
+
+    def _generate(self, request: Request) -> Answer:
+        labels = self.checkpoint.labels
+        able = [label.name for label in labels if label.can_generate]
+        if request.cell_type is None and request.unknown_type is None:
+            yield TextDelta(f"Which cell type shall I generate? I can do: {', '.join(able)}.")
+            return
+        named = request.cell_type.name if request.cell_type else str(request.unknown_type)
+        label = tools.find_generable(labels, named)
+        n = request.n or 50
+        if n > MOST_PSEUDO_CELLS:
+            raise InstructCellError(
+                f"{n:,} pseudo-cells were asked for, expected at most {MOST_PSEUDO_CELLS:,} in one answer. "
+                "Ask for fewer, or use the command line: instructcell generate."
+            )
+        seed = self._n_generations if request.seed is None else request.seed
+        yield Progress(0, n, "generating cells")
+        pseudo = tools.generate(
+            cell_type=label.name,
+            n=n,
+            tissue=request.tissue,
+            species=request.species,
+            library_size=request.library_size,
+            seed=seed,
+            checkpoint=self.checkpoint,
+        )
+        self._n_generations += 1
+        self.generated = pseudo
+        yield Progress(n, n, "generating cells")
+        yield TextDelta(answers.generated_text(pseudo, self._read_back(pseudo, label.name)))
+        yield CellsGenerated(pseudo)
+
+    def _read_back(self, pseudo: AnnData, cell_type: str) -> str:
+        rows = np.arange(min(pseudo.n_obs, READ_BACK))
+        try:
+            back = tools.finish(tools.annotate_steps(pseudo, checkpoint=self.checkpoint, rows=rows))
+        except InstructCellError:  # cells of a very small library may hold nothing to read
+            return "Their counts are too few to be read back."
+        share = float(back.table["best_guess"].isin(_with_subtypes(self.checkpoint, cell_type)).mean())
+        return f"Read back, {answers.percent(share)} of {len(rows)} are called {cell_type}. Seed {pseudo.uns['instructcell']['seed']}."
+
+    # ---- drugs
+
+    def _drug(self, request: Request) -> Answer:
+        names = ", ".join(self._drugs.names)
+        if request.drug is None and request.unknown_drug is None:
+            yield TextDelta(f"Which drug do you mean? I know: {names}.")
+            return
+        drug = request.drug or tools.find_drug(self.checkpoint, str(request.unknown_drug))
+        if self.adata is None or self.report is None:
+            yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts(drug)}\n")
+            yield from self._needs_cells("To predict a response I need cells.")
+            return
+        selection = request.selection or self._cells_called(request)
+        rows = None if selection is None else selection.rows
+        whose = answers.titled(self.name if selection is None else selection.name)
+        steps = tools.drug_response_steps(
+            self.adata, drug=drug.name, checkpoint=self.checkpoint, rows=rows, report=self.report
+        )
+        result = yield from _run(steps, f"response to {drug.name}")
+        self.drug_result = result
+        types = None if self.annotation is None else self.annotation.table["cell_type"].iloc[result.rows]
+        yield TextDelta(answers.drug_text(result, whose, types))
+        yield TableReady("drug response", result.table.rename_axis("cell").reset_index())
+        yield FigureReady("drug response", pl.probabilities(result.table["p_sensitive"], types))
+        yield TextDelta(answers.coverage_text(result.report))
+
+    def _cells_called(self, request: Request) -> Selection | None:
+        """"the T cells": the cells that were called so."""
+        if request.cell_type is None or self.annotation is None:
+            return None
+        names = _with_subtypes(self.checkpoint, request.cell_type.name)
+        rows = np.flatnonzero(self.annotation.table["cell_type"].isin(names))
+        return Selection(rows, f"cells called {request.cell_type.name}") if len(rows) else None
+
+    # ---- knowledge
+
+    def _markers(self, request: Request) -> Answer:
+        known = answer_knowledge(request.text)
+        if not known.supported and request.cell_type is not None:
+            known = answer_knowledge(f"what marks a {request.cell_type.name}?")
+        yield TextDelta(f"{known.text}\n")
+        mentions = load_name_book().cell_types(request.text)
+        name = mentions[0].id if mentions else request.cell_type.name if request.cell_type else None
+        if not known.supported or name is None:
+            return
+        try:
+            yield TableReady("markers", tools.markers(name))
+        except LabelError:
+            return
+        yield from self._seen_here(request)
+
+    def _seen_here(self, request: Request) -> Answer:
+        """Whether the loaded cells that were called so express the markers."""
+        label, result = request.cell_type, self.annotation
+        if label is None or result is None or not (result.table["cell_type"] == label.name).any():
+            return
+        found = self._evidence(label.name, label.id, result)
+        if found is not None:
+            yield TextDelta(f"\nIn your cells called {label.name}: {found.sentence(4)}\n")
+
+    def _gene(self, request: Request) -> Answer:
+        yield TextDelta(f"{answer_knowledge(request.text).text}\n")
+
+    # ---- the rest
+
+    def _describe(self, request: Request) -> Answer:
+        if self.adata is None or self.report is None:
+            yield from self._needs_cells("No data is loaded yet.")
+            return
+        yield TextDelta(answers.describe_text(self.adata, self.report))
+        yield TableReady("dataset", _card(self.report))
+
+    def _download(self, request: Request) -> Answer:
+        if self.generated is not None and (self.annotation is None or self._last_made() is self.generated):
+            yield TextDelta(f"Here are the {self.generated.n_obs:,} pseudo-cells of the last request.")
+            yield CellsGenerated(self.generated)
+        elif self.annotation is not None or self.drug_result is not None:
+            yield TextDelta("The cells with all results so far can be saved as .h5ad; the counts are unchanged.")
+        else:
+            yield TextDelta("There is nothing to hand out yet: ask for cell types or for new cells first.")
+
+    def _last_made(self) -> AnnData | None:
+        """The pseudo-cells, if the latest result is pseudo-cells."""
+        for turn in reversed(self.history):
+            for event in reversed(turn.events):
+                if isinstance(event, CellsGenerated):
+                    return event.adata
+                if isinstance(event, TableReady) and event.name in ("cell types", "drug response"):
+                    return None
+        return None
+
+    def _help(self, request: Request) -> Answer:
+        able = [label.name for label in self.checkpoint.labels if label.can_generate]
+        yield TextDelta(answers.help_text(able, self._drugs.names, self.adata))
+
+    def _small_talk(self, request: Request) -> Answer:
+        loaded = f" {answers.titled(self.name)} is loaded." if self.adata is not None else ""
+        yield TextDelta(
+            f"Hello! I read single-cell expression: cell types, new cells, drug response, markers.{loaded} "
+            "Ask me something about cells, or say *help*."
+        )
+
+    def _out_of_scope(self, request: Request) -> Answer:
+        known = answer_knowledge(request.text)
+        if known.supported:
+            yield TextDelta(f"{known.text}\n")
+            return
+        yield TextDelta(
+            "I cannot answer that. I name cell types, generate cells, predict responses to the drugs I know, and look up "
+            "marker genes and gene functions; *help* shows examples."
+        )
+
+    def _needs_cells(self, reason: str) -> Answer:
+        yield TextDelta(f"{reason} Upload an .h5ad, a 10x .h5 or a .csv/.tsv table, or pick an example.")
+
+
+def failure(error: InstructCellError) -> Failed:
+    """An error as an event: what is wrong, and what to do about it."""
+    text = str(error).strip()
+    for separator in (". ", "; "):
+        message, found, remedy = text.rpartition(separator)
+        if found:
+            return Failed(message + separator.strip().replace(";", "."), remedy[:1].upper() + remedy[1:])
+    return Failed(text)
+
+
+def says_of_its_cells(said: str, kind: str, checkpoint: Checkpoint) -> bool:
+    """Whether a sentence of the language model names the type that the scores give, and no other."""
+    low = said.lower()
+    if kind.lower() not in low or len(said) > 300:
+        return False
+    rest = low.replace(kind.lower(), " ")
+    others = [label.name.lower() for label in checkpoint.labels if label.name != kind and label.name.lower() not in kind.lower()]
+    return not any(name in rest for name in others)
+
+
+def _run(steps: tools.Steps[tools.Result], what: str) -> Generator[Event, None, tools.Result]:
+    """Progress events while a tool works, then its result."""
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress(done, total, what)
+
+
+def _stream(text: str) -> Answer:
+    """Text word by word."""
+    for word in text.split(" "):
+        yield TextDelta(f"{word} ")
+
+
+def _keep(turn: Turn, event: Event) -> None:
+    if isinstance(event, TextDelta):
+        turn.answer += event.text
+    elif not isinstance(event, Progress):
+        turn.events.append(event)
+
+
+def _with_subtypes(checkpoint: Checkpoint, name: str) -> list[str]:
+    """A label and the labels below it in the Cell Ontology."""
+    asked = checkpoint.labels.find(name)
+    if asked is None or not asked.id:
+        return [name]
+    ontology = load_ontology()
+    return [label.name for label in checkpoint.labels if label.name == name or (label.id and ontology.is_a(label.id, asked.id))]
+
+
+def _card(report: DatasetReport) -> pd.DataFrame:
+    """The doctor's report as a table of two columns."""
+    shown = {
+        "cells": f"{report.n_cells:,}",
+        "genes": f"{report.n_genes:,}",
+        "species": report.species,
+        "gene names": report.id_type,
+        "matrix": f"{report.matrix} ({report.scale})",
+        "model genes measured": f"{report.n_shared_genes:,} ({answers.percent(report.coverage)})",
+    }
+    return pd.DataFrame({"property": list(shown), "value": list(shown.values())})
+
+
+def _write(adata: AnnData, path: str | Path) -> Path:
+    target = Path(path)
+    write_h5ad(adata, target)
+    return target
