@@ -1,0 +1,320 @@
+"""On which scale is a matrix? Raw counts, log(x + 1), linear but normalised, or scaled per gene: read from the numbers.
+
+Two facts decide most files. A normalised UMI matrix still holds whole numbers in disguise: within one cell every value is a
+multiple of one UMI, the smallest value of the cell, once the right logarithm is undone. And where whole numbers are gone (TPM,
+RPKM) the totals of the cells are equal only after the right logarithm is undone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+Kind = Literal["counts", "log1p", "linear", "scaled"]
+Evidence = dict[str, float | int | str | bool]
+
+WHOLE = 1e-3  # how far a stored count may be from a whole number
+NEAR = 0.05  # how far a multiple of one UMI may be from a whole number after a logarithm was undone
+FEW_UMI = 20.0  # only small multiples are evidence: large ones are near a whole number by rounding error alone
+LARGEST_LOG = 25.0  # log2 of 33 million: no logarithm of expression is larger
+LARGEST_LOG_TWICE = 6.0  # log2(1 + LARGEST_LOG) is 4.7
+LARGEST_NATURAL_LOG = 14.0  # log(1e6 + 1) is 13.8
+USUAL_TARGETS = (1e4, 1e6, 1e5, 1e3)
+BARCODE_COUNTS = (
+    256,
+    1024,
+    4096,
+    16384,
+    65536,
+)  # numbers of distinct UMIs (4 to 8 bases) that collision correction assumes
+BASE_WORDS = {math.e: "natural log", 2.0: "log2", 10.0: "log10"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the numbers of a matrix are, and how to get back to a linear scale.
+
+    Attributes
+    ----------
+    kind
+        "counts", "log1p" (any base), "linear" (normalised, not logged) or "scaled" (each gene divided by its spread).
+    words
+        The verdict as a phrase for people.
+    log_base, log_twice
+        Base of log(x + 1) when kind is "log1p", and whether it was taken twice.
+    target_sum
+        Total that each cell was normalised to, where the file shows it.
+    counts_recovered
+        Whether counts come back by dividing each cell by its smallest non-zero value.
+    evidence
+        The numbers behind the verdict.
+    """
+
+    kind: Kind
+    words: str
+    log_base: float | None = None
+    log_twice: bool = False
+    target_sum: float | None = None
+    counts_recovered: bool = False
+    evidence: Evidence = field(default_factory=dict)
+
+
+def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None) -> Scale:
+    """Say on which scale a matrix is.
+
+    Parameters
+    ----------
+    sample
+        Rows of the matrix, csr [n, G], finite and non-negative; a few hundred cells are enough.
+    log_hint
+        Base that the file itself names (scanpy writes it to ``uns["log1p"]``), used only where the numbers do not decide.
+
+    Returns
+    -------
+    Scale
+        The verdict with its evidence.
+    """
+    sample = _without_zeros(sample)
+    values, starts = sample.data, _starts(sample)
+    if values.size == 0:
+        return Scale("counts", "no values above zero", evidence={"largest_value": 0.0})
+    whole = float(np.mean(np.abs(values - np.round(values)) <= WHOLE))
+    evidence: Evidence = {"largest_value": float(values.max()), "whole_number_share": round(whole, 4)}
+    if whole == 1.0:
+        words = "only zeros and ones (detected or not)" if values.max() <= 1 else "raw counts (whole numbers)"
+        return Scale("counts", words, evidence=evidence)
+    if values.max() <= LARGEST_LOG:
+        return _recognise_small(values, starts, evidence, log_hint)
+    return _recognise_large(values, starts, evidence, whole)
+
+
+def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
+    """Bring rows of a matrix to a non-negative linear scale; counts where they can be recovered.
+
+    Parameters
+    ----------
+    rows
+        csr [n, G] as stored in the file, over **all** genes of the file (one UMI is the smallest value of a whole cell).
+    scale
+        What `recognise_scale` said about the matrix.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        float32 [n, G]. Each cell depends on that cell alone, so chunks of any size give the same result.
+    """
+    linear = _without_zeros(rows)
+    if scale.kind == "log1p":
+        linear.data = _undo_log(linear.data, scale.log_base or math.e, twice=scale.log_twice)
+    if scale.counts_recovered:
+        linear.data = _counts_from_units(linear.data, linear.indptr)
+    linear.data = linear.data.astype(np.float32)
+    return linear
+
+
+def per_gene_scaled(gene_sd: np.ndarray) -> Evidence | None:
+    """Evidence that every gene was divided by its spread, from the standard deviations of the genes [G]; None if not so.
+
+    In expression, whatever its logarithm, spreads differ several-fold between genes; after z-scoring (also when shifted to be
+    non-negative, also on a subset of the cells) they are nearly equal and near one.
+    """
+    varying = gene_sd[gene_sd > 1e-6]
+    if varying.size < 20:
+        return None
+    low, middle, high = (float(q) for q in np.quantile(varying, [0.25, 0.5, 0.75]))
+    if high / low > 1.2 or not 0.7 < middle < 1.4:
+        return None
+    return {
+        "gene_sd_quartile_25": round(low, 3),
+        "gene_sd_median": round(middle, 3),
+        "gene_sd_quartile_75": round(high, 3),
+    }
+
+
+def _recognise_small(values: np.ndarray, starts: np.ndarray, evidence: Evidence, hint: float | None) -> Scale:
+    """Values up to 25 that are not whole: nearly always a logarithm; which one, the cells themselves tell."""
+    linear = {base: _undo_log(values, base) for base in BASE_WORDS} | {1.0: values}
+    shares = {base: _share_of_whole_multiples(v, values, starts) for base, v in linear.items()}
+    base = max(shares, key=lambda b: shares[b])
+    if shares[base] >= 0.9:
+        evidence |= {"decided_by": "whole multiples of one UMI", "whole_multiples_share": round(shares[base], 4)}
+        return _recovered(base, linear[base], starts, evidence)
+    evidence["whole_multiples_share"] = round(shares[base], 4)
+
+    candidates: dict[tuple[float, bool], np.ndarray] = {(base, False): v for base, v in linear.items()}
+    if values.max() <= LARGEST_LOG_TWICE:
+        candidates |= {(base, True): _undo_log(values, base, twice=True) for base in (math.e, 2.0)}
+    spread = {key: _spread_of_totals(v, starts) for key, v in candidates.items()}
+    (base, twice), second = sorted(spread, key=lambda key: spread[key])[:2]
+    if spread[base, twice] < 0.05 and spread[base, twice] < 0.5 * spread[second]:
+        target = _round_target(float(np.median(np.add.reduceat(candidates[base, twice], starts))))
+        evidence |= {"decided_by": "equal totals per cell", "spread_of_totals": round(spread[base, twice], 4)}
+        if base == 1.0:
+            return Scale(
+                "linear",
+                f"normalised to about {target:,.6g} per cell, not logged",
+                target_sum=target,
+                evidence=evidence,
+            )
+        how = f"{BASE_WORDS[base]}(x + 1)" + (" taken twice" if twice else "")
+        words = f"{how} of values normalised to about {target:,.0f} per cell"
+        return Scale("log1p", words, base, log_twice=twice, target_sum=target, evidence=evidence)
+
+    evidence["decided_by"] = "uns['log1p']" if hint else "assumed from the range"
+    base = hint or (2.0 if values.max() > LARGEST_NATURAL_LOG else math.e)
+    words = f"{BASE_WORDS.get(base, f'log base {base:g}')}(x + 1) of normalised values"
+    return Scale("log1p", words, base, evidence=evidence)
+
+
+def _recognise_large(values: np.ndarray, starts: np.ndarray, evidence: Evidence, whole: float) -> Scale:
+    """Values above 25 that are not all whole: linear; corrected counts, CPM of counts, or TPM and RPKM."""
+    for n_barcodes in BARCODE_COUNTS:  # a cell with k of n distinct UMIs was written as -n log(1 - k / n)
+        umis = n_barcodes * -np.expm1(-values / n_barcodes)
+        share = float(np.mean(np.abs(umis - np.round(umis)) < 0.01))
+        if share > 0.98:
+            evidence |= {"umi_barcodes": n_barcodes, "whole_after_correction_share": round(share, 4)}
+            return Scale(
+                "counts", f"UMI counts corrected for collisions among {n_barcodes} barcodes", evidence=evidence
+            )
+    if whole >= 0.5:
+        return Scale("counts", f"estimated counts ({whole:.0%} are whole numbers)", evidence=evidence)
+    share = _share_of_whole_multiples(values, values, starts)
+    evidence["whole_multiples_share"] = round(share, 4)
+    if share >= 0.9:
+        return _recovered(1.0, values, starts, evidence)
+    spread = _spread_of_totals(values, starts)
+    evidence["spread_of_totals"] = round(spread, 4)
+    if spread < 0.05:
+        target = _round_target(float(np.median(np.add.reduceat(values, starts))))
+        words = f"TPM or CPM-like (about {target:,.0f} per cell), not logged"
+        return Scale("linear", words, target_sum=target, evidence=evidence)
+    return Scale("linear", "RPKM, FPKM or TPM-like, not logged", evidence=evidence)
+
+
+def _recovered(base: float, linear: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
+    """The verdict for a matrix whose values are whole multiples of one UMI once the logarithm of that base is undone."""
+    one_umi = np.minimum.reduceat(linear, starts)
+    evidence["one_umi_median"] = float(np.median(one_umi))
+    target = None
+    if np.allclose(one_umi, 1.0, atol=1e-3):
+        of = "raw counts"
+    else:
+        target = _target_of(linear, starts, one_umi, evidence)
+        of = f"counts normalised to {target:,.0f} per cell" if target else "normalised counts"
+    if base == 1.0:
+        return Scale("linear", f"{of}, not logged", target_sum=target, counts_recovered=True, evidence=evidence)
+    words = f"{BASE_WORDS[base]}(x + 1) of {of}"
+    return Scale("log1p", words, base, target_sum=target, counts_recovered=True, evidence=evidence)
+
+
+def _target_of(linear: np.ndarray, starts: np.ndarray, one_umi: np.ndarray, evidence: Evidence) -> float | None:
+    """Total that cells were normalised to: seen as equal totals or, in a gene panel, as target / one UMI = a whole library."""
+    spread = _spread_of_totals(linear, starts)
+    evidence["spread_of_totals"] = round(spread, 4)
+    if spread < 0.02:
+        return _round_target(float(np.median(np.add.reduceat(linear, starts))))
+    for target in USUAL_TARGETS:
+        libraries = target / one_umi
+        libraries = libraries[(libraries > 10) & (libraries < 20_000)]
+        if libraries.size < 5:
+            continue
+        share = float(np.mean(np.abs(libraries - np.round(libraries)) < 0.1))
+        if share >= 0.9:
+            evidence["whole_libraries_share"] = round(share, 4)
+            return target
+    return None
+
+
+def _undo_log(values: np.ndarray, base: float, *, twice: bool = False) -> np.ndarray:
+    """x from log_base(x + 1)."""
+    with np.errstate(over="ignore"):
+        linear = np.expm1(values * math.log(base))
+        return np.expm1(linear * math.log(base)) if twice else linear
+
+
+def _share_of_whole_multiples(linear: np.ndarray, stored: np.ndarray, starts: np.ndarray) -> float:
+    """Share of small values that are whole multiples of their cell's smallest value; chance gives 0.1."""
+    smallest = np.minimum.reduceat(linear, starts)
+    if _is_decimal_step(np.minimum.reduceat(stored, starts)):
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        multiples = linear / np.repeat(smallest, np.diff(np.append(starts, linear.size)))
+    telling = multiples[(multiples > 1.001) & (multiples <= FEW_UMI)]
+    if telling.size < 3:
+        return 0.0
+    return float(np.mean(np.abs(telling - np.round(telling)) < NEAR))
+
+
+def _is_decimal_step(smallest: np.ndarray) -> bool:
+    """Whether the cells' smallest values are one and the same power of ten: rounding to decimals, not one UMI."""
+    step = float(np.median(smallest))
+    decimal = 10.0 ** round(math.log10(step))
+    return (
+        decimal < 1
+        and math.isclose(step, decimal, rel_tol=1e-4)
+        and float(np.mean(np.isclose(smallest, step, rtol=1e-4))) > 0.5
+    )
+
+
+def _spread_of_totals(linear: np.ndarray, starts: np.ndarray) -> float:
+    """Coefficient of variation of the cells' totals; infinite for fewer than five cells."""
+    if starts.size < 5:
+        return math.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = np.add.reduceat(linear, starts)
+        spread = float(np.std(totals) / np.mean(totals))
+    return spread if math.isfinite(spread) else math.inf
+
+
+def _round_target(total: float) -> float:
+    """A usual target when within one per cent of it, else the number as it is."""
+    return next((target for target in USUAL_TARGETS if math.isclose(total, target, rel_tol=0.01)), total)
+
+
+def _counts_from_units(linear: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Divide each cell by one UMI and round; a cell that does not come out whole keeps its unrounded multiples."""
+    filled = np.diff(indptr) > 0
+    starts, lengths = indptr[:-1][filled], np.diff(indptr)[filled]
+    if starts.size == 0:
+        return linear
+    multiples = linear / np.repeat(np.minimum.reduceat(linear, starts), lengths)
+    counts, open_cells = multiples.copy(), np.ones(starts.size, dtype=bool)
+    for smallest_count in (1, 2, 3, 4):  # a shallow panel may hold no single UMI of a cell
+        scaled = multiples * smallest_count
+        telling = scaled <= FEW_UMI
+        near = telling & (np.abs(scaled - np.round(scaled)) < NEAR)
+        share = np.add.reduceat(near, starts, dtype=np.int64) / np.maximum(
+            np.add.reduceat(telling, starts, dtype=np.int64), 1
+        )
+        solved = open_cells & (share >= 0.95)
+        counts = np.where(np.repeat(solved, lengths), np.round(scaled), counts)
+        open_cells &= ~solved
+        if not open_cells.any():
+            break
+    return counts
+
+
+def _without_zeros(rows: sp.csr_matrix) -> sp.csr_matrix:
+    """A float64 copy without stored zeros."""
+    copy = sp.csr_matrix(rows, dtype=np.float64, copy=True)
+    copy.eliminate_zeros()
+    return copy
+
+
+def _starts(rows: sp.csr_matrix) -> np.ndarray:
+    """Where each non-empty row begins in rows.data, for reduceat."""
+    return rows.indptr[:-1][np.diff(rows.indptr) > 0]
+
+
+def log_hint_of(uns: Mapping[str, object]) -> float | None:
+    """Base that scanpy noted when it took the logarithm, if it did."""
+    note = uns.get("log1p")
+    if not isinstance(note, Mapping):
+        return None
+    base = note.get("base")
+    return float(base) if isinstance(base, int | float | np.number) and base > 1 else math.e
