@@ -725,7 +725,7 @@ HINTS = {
         species !tissue tech:: "" from {species}, {technology} data
         species !tissue tech:: "" ({species}, {technology})
         2* !species tissue !tech:: "" from {tissue}
-        !species tissue !tech:: "" from a {tissue} sample
+        !species tissue !tech:: "" from {a_tissue} sample
         !species tissue !tech:: "" in {tissue}
         !species tissue !tech:: "" ({tissue})
         !species tissue !tech:: "" of the {tissue}
@@ -1098,10 +1098,10 @@ ANSWERS = {
     ),
     "contradiction": _alts(
         """
-        one:: the cell does not look as if it came from {tissue}.
-        one:: that is unexpected in {tissue}, but it is what the expression says.
-        many:: the cells do not look as if they came from {tissue}.
-        many:: that is unexpected in {tissue}, but it is what the expression says.
+        one:: the cell does not look as if it came from {a_tissue} sample.
+        one:: that is unexpected in {a_tissue} sample, but it is what the expression says.
+        many:: the cells do not look as if they came from {a_tissue} sample.
+        many:: that is unexpected in {a_tissue} sample, but it is what the expression says.
         """
     ),
     "generation": _alts(

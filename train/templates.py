@@ -311,7 +311,7 @@ def _canonical_variant(task: Task, context: RenderContext, rng: Random, noise: f
     if features & _HINTS:
         prefix = "".join(text for text, _ in _expand("[prefix]", features, _slots(task, context, rng), rng)) + " "
     if context.condition:
-        prefix = f"{prefix.rstrip(' |:')}, {context.condition} | ".removeprefix(", ")
+        prefix = f"{prefix.strip(' |:()')}, {context.condition} | ".removeprefix(", ")
     prompt = prefix + request
     if rng.random() < noise / 2 and not context.options:
         prompt = _recase(prompt, rng)
@@ -411,6 +411,7 @@ def _slots(task: Task, context: RenderContext, rng: Random) -> dict[str, Piece]:
         "weekday": (rng.choice(_WEEKDAYS), FREE),
         "species": (rng.choice(SPECIES_NAMES.get(context.species, (context.species,))), NAME),
         "tissue": (_either(TISSUE_NAMES, context.tissue, rng), NAME),
+        "a_tissue": (with_article(_either(TISSUE_NAMES, context.tissue, rng)), NAME),
         "technology": (_either(TECHNOLOGY_NAMES, context.technology, rng), NAME),
         "condition": (context.condition, NAME),
         "label": (label, FIXED),
@@ -476,14 +477,15 @@ def _list_options(options: Sequence[str], rng: Random) -> str:
 
 # -------------------------------------------------------------------------------------------------- inflection
 
-# Nouns that name a cell by themselves; any other last word needs "cell" behind it ("CD34+" -> "CD34+ cell").
+# Words that name a cell by themselves; any other last word needs "cell" behind it ("CD34+" -> "CD34+ cell").
 _CELL_NOUN = re.compile(
-    r"(cell|cyte|cytes|phage|blast|phil|mere|zygote|morula|treg|dc|hsc|hspc|mdc|progenitor|precursor|mono|platelet|line|egg|ovum"
-    r"|embryo|blastocyst)$",
+    r"(cell|cyte|phage|blast|phil|mere|zygote|morula|progenitor|precursor|platelet|embryo|blastocyst|egg|treg"
+    r"|\b(p?dc|pa?sc|hspc|hsc|mdc|mono|ctl|pmn|wbc|ec|ilc[123]?))$",
     re.IGNORECASE,
 )
+_HEAD = re.compile(r"(.+?)( (?:of|at) .+)", re.DOTALL)  # "cell of the morula": the noun stands first
 _SPELLED_VOWEL = re.compile(
-    r"[AEFHILMNORSX][A-Z0-9]|[AEFHILMNORSX]gn|8|11\b|18\b|[aeioAEIO][a-z]|[aeio]|u[lmnrt]", re.ASCII
+    r"(?!one\b)([AEFHILMNORSX][A-Z0-9 -]|Ngn|8|11\b|18\b|[AEIO][a-z]|[aeioαε]|u[lmnrt])", re.ASCII
 )
 
 
@@ -492,6 +494,8 @@ def singular(name: str) -> str:
     """Name one cell of a type: "NK cells" -> "NK cell", "Monocytes" -> "Monocyte", "CD34+" -> "CD34+ cell"."""
     if not name:
         return name
+    if match := _HEAD.fullmatch(name):
+        return singular(match[1]) + match[2]
     if name.endswith("s") and _CELL_NOUN.search(name[:-1]):
         return name[:-1]
     return name if _CELL_NOUN.search(name) else f"{name} cell"
@@ -501,8 +505,8 @@ def singular(name: str) -> str:
 def plural(name: str) -> str:
     """Name several cells of a type: "B cell" -> "B cells", "Treg" -> "Tregs", "CD34+" -> "CD34+ cells"."""
     one = singular(name)
-    if one.lower().endswith("ovum"):
-        return one[:-2] + "a"
+    if match := _HEAD.fullmatch(one):
+        return f"{match[1]}s{match[2]}"
     return f"{one}s" if one else one
 
 
@@ -624,6 +628,7 @@ def _write(pieces: list[Piece], rng: Random, noise: float) -> str:
 
 def _tidy(text: str) -> str:
     """Leave one space between words, none before a mark, and no comma before the end of a sentence."""
+    text = re.sub(r"\n *[.?!]+", "\n", text)  # the mark after a list that ends its line
     return re.sub(r",([?.!:])", r"\1", re.sub(r" +([?.,;:!])", r"\1", re.sub(r"  +", " ", text))).strip(" \n,")
 
 
