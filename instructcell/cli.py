@@ -300,7 +300,7 @@ def drug(
 @app.command(epilog=_example("instructcell markers 'delta cell'", "instructcell markers --genes INS,IAPP,GCG"))
 def markers(
     query: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="A cell type, a gene or a question.", show_default=False)
+        str | None, typer.Argument(metavar="QUERY", help="A cell type, a gene or a question.", show_default=False)
     ] = None,
     genes: Annotated[
         str | None, typer.Option("--genes", help="Genes, separated by commas: which types do they mark?")
@@ -397,22 +397,27 @@ def _load_plugins() -> None:
         try:
             command = entry.load()
         except ImportError as error:
-            command = _unavailable(entry.name, entry.value, error)
+            _add_unavailable(entry, error)
+            continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
 
 
-def _unavailable(name: str, target: str, error: ImportError) -> Any:
-    def command() -> None:
-        raise InstructCellError(
-            f"the command '{name}' could not be loaded from {target}: {error}. Install InstructCell again with what it "
-            "needs, and see that no other package of that name stands before it on Python's path."
-        ) from error
+def _add_unavailable(entry: metadata.EntryPoint, error: ImportError) -> None:
+    message = (
+        f"the command '{entry.name}' could not be loaded from {entry.value}: {error}. Install InstructCell again with "
+        "what it needs, and see that no other package of that name stands before it on Python's path."
+    )
 
-    command.__doc__ = f"Not available: {error}."
-    return command
+    @app.command(
+        entry.name,
+        help=f"Not available: {error}.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def explain() -> None:
+        raise InstructCellError(message)
 
 
 _load_plugins()
