@@ -6,12 +6,13 @@ Names that come from a user's file are data: they are quoted, shortened and cann
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from instructcell.cells import DatasetReport
+from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.retrieval import MarkerEvidence
 from instructcell.tools import CELL_TYPE, P_SENSITIVE, UNKNOWN, AnnotationResult, DrugResult
@@ -41,7 +42,9 @@ def composition_text(result: AnnotationResult, whose: str) -> str:
 
 
 def _one_cell_text(row: pd.Series, whose: str) -> str:
-    second = f"; the runner-up is {row['runner_up']} with {row['runner_up_probability']:.2f}" if row["runner_up"] else ""
+    second = (
+        f"; the runner-up is {row['runner_up']} with {row['runner_up_probability']:.2f}" if row["runner_up"] else ""
+    )
     if row["cell_type"] == UNKNOWN:
         guess = f"The best guess is {row['best_guess']} with a probability of {row['confidence']:.2f}"
         return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.\n"
@@ -99,8 +102,8 @@ def drug_text(result: DrugResult, whose: str, by: pd.Series | None) -> str:
     p, n = result.table["p_sensitive"], len(result.table)
     sensitive = int((result.table["response"] == "sensitive").sum())
     text = (
-        f"**{result.drug.name}**, {whose}: {sensitive:,} of {n:,} cells ({percent(sensitive / n)}) are predicted sensitive, "
-        f"{n - sensitive:,} resistant; mean probability of being sensitive {p.mean():.2f}.\n"
+        f"**{result.drug.name}**, {whose}: {sensitive:,} of {n:,} cells ({percent(sensitive / n)}) "
+        f"are predicted sensitive, {n - sensitive:,} resistant; mean probability of being sensitive {p.mean():.2f}.\n"
     )
     if by is not None and by.nunique() > 1:
         groups = p.groupby(by.to_numpy()).agg(["size", "mean"]).sort_values("size", ascending=False).head(SHOWN_TYPES)
@@ -122,13 +125,14 @@ def drug_facts(drug: Drug) -> str:
 
 def generated_text(pseudo: AnnData, read_as: str) -> str:
     """What was generated, and how the model itself reads it back."""
-    totals, genes = pseudo.obs["library_size"], (pseudo.X > 0).sum(axis=1)
+    total = int(pseudo.obs["library_size"].median())
+    genes = int(np.median(np.asarray((pseudo.X > 0).sum(axis=1))))
     given = [str(pseudo.obs[name].iloc[0]) for name in ("species", "tissue", "condition")]
     sample = " ".join(word for word in given if word)
     return (
         f"Generated **{pseudo.n_obs:,} pseudo-cells: {pseudo.obs['cell_type'].iloc[0]}**"
         f"{f' ({sample})' if sample else ''}, integer counts over {pseudo.n_vars:,} genes, median library size "
-        f"{int(totals.median()):,}, median {int(pd.Series(genes.ravel().tolist()).median()):,} genes per cell. {read_as}\n\n"
+        f"{total:,}, median {genes:,} genes per cell. {read_as}\n\n"
         "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
         "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
     )
@@ -139,6 +143,18 @@ def describe_text(adata: AnnData, report: DatasetReport) -> str:
     columns = [f"- {quoted(name)}: {_values_of(adata.obs[name])}" for name in list(adata.obs.columns)[:20]]
     listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
     return f"{report.to_markdown()}{listed}\n"
+
+
+def which_cells_text(n_cells: int, groups: Mapping[str, pd.Series]) -> str:
+    """A question back: how cells of this file can be pointed at."""
+    columns = [
+        f"{quoted(name)} ({', '.join(map(quoted, sorted(values.unique())[:5]))})" for name, values in groups.items()
+    ]
+    by_group = f" or a group of {'; '.join(columns[:5])}" if columns else ""
+    return (
+        f"I do not find those cells. Name some of the {n_cells:,}: *the first 20 cells*, *cells 5 to 9*, *cell 17*, "
+        f"a cell's own name{by_group}."
+    )
 
 
 def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None) -> str:
@@ -160,7 +176,7 @@ def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None)
 
 
 def percent(share: float) -> str:
-    """"91.3 %"; never 100 % for less than all, never 0 % for some."""
+    """ "91.3 %"; never 100 % for less than all, never 0 % for some."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     return "> 99.9 %" if 0.999 < share < 1 else f"{share:.1%}".replace("%", " %")

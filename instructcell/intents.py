@@ -1,8 +1,9 @@
 """What a sentence asks for: the intent by meaning, the slots by what the data and the resources know.
 
-The intent is the vote of the nearest exemplars of `resources/intents.tsv` in the sentence encoder's space. Slots (cell type, drug,
-gene, numbers, which cells) are found in the words. When neither settles what is meant, the request says what it wavers between and
-the session asks back.
+The intent is the vote of the nearest exemplars of `resources/intents.tsv` in the sentence encoder's space. Slots (cell
+type, drug, gene, numbers, which cells) are found in the words. When neither settles what is meant, the request says
+what it wavers between and the session asks back.
+
 """
 
 from __future__ import annotations
@@ -43,21 +44,33 @@ NUMBER_WORDS = {
     "eighty": 80, "hundred": 100, "thousand": 1000,
 }  # fmt: skip
 DEPTH_WORDS = r"(?:counts?|umis?|reads?|transcripts|molecules)"
-SPECIES_WORDS = {"human": "human", "homo sapiens": "human", "mouse": "mouse", "murine": "mouse", "mus musculus": "mouse"}
+SPECIES_WORDS = {
+    "human": "human",
+    "homo sapiens": "human",
+    "mouse": "mouse",
+    "murine": "mouse",
+    "mus musculus": "mouse",
+}
+POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 FOLLOW_UP = re.compile(r"^\s*(and|what about|how about|now|also|then|same|or|but|again)\b", re.IGNORECASE)
-DRUG_ENDINGS = r"inib|ciclib|lisib|parib|tinib|mab|platin|taxel|rubicin|mycin|bicin|citabine|trexate|zomib|imus|vir|statin|one|ide"
+DRUG_ENDINGS = "inib|ciclib|lisib|parib|mab|platin|taxel|rubicin|mycin|citabine|trexate|zomib|limus|vir|statin|afenib"
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
-TYPE_COLUMNS = frozenset("cell_type celltype cell_types annotation annotations labels label cell_label bulk_labels".split())
+TYPE_COLUMNS = frozenset(
+    ("cell_type", "celltype", "cell_types", "annotation", "annotations", "labels", "label", "cell_label", "bulk_labels")
+)
 # Words that neither begin nor end a name.
 FILLERS = frozenset(
-    "a about again all also am an and answer any are as ask at be been best both by call called can cell cells cluster come"
-    " count counts data dataset did do does download draw drug drugs each expect export few file find first for from gene"
-    " genes generate get give group groups had has have help her here him how i if in inside into is it its kind last like"
-    " list look lot make many mark marker markers marks may me mean more most much my name need new next no not now of ok on"
-    " one only or other our out over people please possible predict pseudo random real respond response sample samples save"
-    " see sensitive resistant show simulate single some something sort state such synthetic table take talk tell than that"
-    " the their them then there these they thing think this those to too treat treated treatment try type types up us use"
-    " very want was we well were what when where which who why will with work would write yes you your".split()
+    """
+    a about again all also am an and answer any are as ask at be been best both by call called can cell cells
+    cluster come count counts data dataset did do does download draw drug drugs each expect export few file find
+    first for from gene generate genes get give group groups had has have help her here him how i if in inside into
+    is it its kind last like list look lot make many mark marker markers marks may me mean more most much my name
+    need new next no not now of ok on one only or other our out over people please possible predict pseudo random
+    real resistant respond response sample samples save see sensitive show simulate single some something sort state
+    such synthetic table take talk tell than that the their them then there these they thing think this those to too
+    treat treated treatment try type types up us use very want was we well were what when where which who why will
+    with work would write yes you your
+    """.split()  # noqa: SIM905 - a list of words reads best as text
 )
 Found = TypeVar("Found")
 
@@ -74,7 +87,8 @@ class Selection:
 class Request:
     """An understood sentence; slots that it does not fill are None.
 
-    `wavers` holds the second intent when the first is not clear; `unknown_drug` and `unknown_type` what was named but not known.
+    `wavers` holds the second intent when the first is not clear; `unknown_drug` and `unknown_type` what was named but
+    is not known.
     """
 
     text: str
@@ -163,7 +177,9 @@ def understand(
     selection, rest = find_selection(text, obs)
     request = Request(text=text, intent=HELP, selection=selection)
     request = replace(request, **_numbers(rest), species=_species(rest), tissue=find_tissue(rest, labels))
-    request = replace(request, drug=find_drug_name(text, drugs), cell_type=find_cell_type(rest, labels), gene=find_gene(text))
+    request = replace(
+        request, drug=find_drug_name(text, drugs), cell_type=find_cell_type(rest, labels), gene=find_gene(text)
+    )
     votes = router.votes(text, _generic(text, request))
     follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= 3)
     return _decide(request, votes, last if follow_up else None)
@@ -179,11 +195,11 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
         return continued
     if best == ANNOTATE and request.selection is not None:
         best, clear = SUBSET, True
-    if best == SUBSET and request.selection is None and second[0] == ANNOTATE:
+    if best == SUBSET and request.selection is None and not POINTING.search(request.text):
         best, clear = ANNOTATE, True
     pair = {best, second[0]}
     if not clear and pair == {ANNOTATE, SUBSET}:
-        best, clear = (SUBSET if request.selection is not None else ANNOTATE), True
+        clear = True
     if not clear and pair == {MARKERS, GENE}:
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE}:
@@ -196,7 +212,7 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
 
 
 def _continue(request: Request, last: Request) -> Request | None:
-    """"And 20 alpha cells?": the request before with the slots of this one; None if this one stands for itself."""
+    """ "And 20 alpha cells?": the request before with the slots of this one; None if this one stands for itself."""
     if last.intent == GENERATE and (request.cell_type or request.n) and not request.gene and not request.selection:
         return replace(
             request,
@@ -215,7 +231,11 @@ def _continue(request: Request, last: Request) -> Request | None:
         return replace(request, intent=SUBSET)
     if last.intent == DRUG and request.selection is not None:
         return replace(request, intent=DRUG, drug=last.drug)
-    if last.intent == DRUG and (name := _unknown_drug(request.text)) is not None and not (request.gene or request.cell_type):
+    if (
+        last.intent == DRUG
+        and (name := _unknown_drug(request.text)) is not None
+        and not (request.gene or request.cell_type)
+    ):
         return replace(request, intent=DRUG, unknown_drug=name)
     return None
 
@@ -253,8 +273,8 @@ def find_gene(text: str) -> str | None:
 def find_selection(text: str, obs: pd.DataFrame | None) -> tuple[Selection | None, str]:
     """The cells a sentence points at, and the sentence without those words.
 
-    Understood: "the first 20 cells", "cell 17", "cells 5 to 9", "30 random cells", a cell's own name, "cluster 3 of leiden",
-    "condition stim", "where donor is human2".
+    Understood: "the first 20 cells", "cell 17", "cells 5 to 9", "30 random cells", a cell's own name, "cluster 3 of
+    leiden", "condition stim", "where donor is human2".
     """
     if obs is None or len(obs) == 0:
         return None, text
@@ -265,22 +285,38 @@ def find_selection(text: str, obs: pd.DataFrame | None) -> tuple[Selection | Non
     return None, text
 
 
+def groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Columns that sort the cells into groups, as text."""
+    found = {}
+    for column in obs.columns:
+        values = obs[column]
+        whole = pd.api.types.is_integer_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)
+        texts = pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)
+        if not str(column).startswith("instructcell_") and (whole or texts) and 1 < values.nunique() <= MAX_VALUES:
+            found[str(column)] = values.astype(str)
+    return found
+
+
 def _by_position(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
     n, number = len(obs), rf"(\d[\d,]*|{'|'.join(NUMBER_WORDS)})"
     if match := re.search(rf"\b(first|last)\s+(?:{number}\s+)?cells?\b", text, re.IGNORECASE):
-        k = min(_number(match[2]) if match[2] else 1, n)
-        rows = np.arange(k) if match[1].lower() == "first" else np.arange(n - k, n)
-        return Selection(rows, f"the {match[1].lower()} {k:,} cells" if k > 1 else f"the {match[1].lower()} cell"), match[0]
-    if match := re.search(rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b", text, re.IGNORECASE):
+        end, k = match[1].lower(), min(_number(match[2] or "one"), n)
+        rows = np.arange(k) if end == "first" else np.arange(n - k, n)
+        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell"), match[0]
+    random = rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b"
+    if match := re.search(random, text, re.IGNORECASE):
         k = min(_number(match[1] or match[2]), n)
-        return Selection(np.sort(np.random.default_rng(0).choice(n, k, replace=False)), f"{k:,} random cells"), match[0]
+        rows = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
+        return Selection(rows, f"{k:,} random cells"), match[0]
     if match := re.search(r"\bcells\s+#?(\d+)\s*(?:-|to|through|\u2013)\s*#?(\d+)\b", text, re.IGNORECASE):
         start, stop = sorted((int(match[1]), int(match[2])))
         rows = np.arange(max(start, 1) - 1, min(stop, n))
         return (Selection(rows, f"cells {start:,} to {min(stop, n):,}"), match[0]) if len(rows) else (None, "")
     if match := re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE):
         position = int(match[1]) - 1
-        return (Selection(np.array([position]), f"cell {position + 1:,}"), match[0]) if 0 <= position < n else (None, "")
+        return (
+            (Selection(np.array([position]), f"cell {position + 1:,}"), match[0]) if 0 <= position < n else (None, "")
+        )
     return None, ""
 
 
@@ -295,31 +331,21 @@ def _by_name(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
 def _by_column(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
     """A value of a grouping column, named with its column; or alone, where only one column has it."""
     alone: list[tuple[Selection, str]] = []
-    for column, values in _groupings(obs).items():
+    for column, values in groupings(obs).items():
         name = re.escape(column).replace("_", r"[_\s]")
         names = rf"(?:{name}|cluster|group)" if column.lower() in CLUSTER_COLUMNS else name
         for value in sorted(values.unique(), key=len, reverse=True):
-            word = rf"[\"'`]?{re.escape(value)}[\"'`]?"
-            tail = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
-            named = rf"(?<!\w){names}s?(?:\s+(?:is|equals?|number|no\.?))?\s*[=:#]*\s*{word}(?!\w){tail}|(?<!\w){word}\s+{names}(?!\w)"
-            if match := re.search(named, text, re.IGNORECASE):
-                return Selection(np.flatnonzero(values == value), f"{column} {value}"), match[0]
-            if len(value) >= 3 and not value.isdigit() and value.lower() not in FILLERS and column.lower() not in TYPE_COLUMNS:
-                if match := re.search(rf"(?<!\w){word}(?!\w)(?:\s+(?:cells?|samples?))?", text, re.IGNORECASE):
-                    alone.append((Selection(np.flatnonzero(values == value), f"{column} {value}"), match[0]))
+            word = rf"(?<!\w)[\"'`]?{re.escape(value)}[\"'`]?(?!\w)"
+            before = rf"(?<!\w){names}s?(?:\s+(?:is|equals?|number|no\.?))?\s*[=:#]*\s*{word}"
+            behind = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
+            chosen = Selection(np.flatnonzero(values == value), f"{column} {value}")
+            if match := re.search(rf"{before}{behind}|{word}\s+{names}(?!\w)", text, re.IGNORECASE):
+                return chosen, match[0]
+            telling = len(value) >= 3 and not value.isdigit() and value.lower() not in FILLERS
+            if telling and column.lower() not in TYPE_COLUMNS:
+                match = re.search(rf"{word}(?:\s+(?:cells?|samples?))?", text, re.IGNORECASE)
+                alone += [(chosen, match[0])] if match else []
     return alone[0] if len(alone) == 1 else (None, "")
-
-
-def _groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Columns that sort the cells into groups, as text."""
-    groupings = {}
-    for column in obs.columns:
-        values = obs[column]
-        whole = pd.api.types.is_integer_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)
-        texts = pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)
-        if not str(column).startswith("instructcell_") and (whole or texts) and 1 < values.nunique() <= MAX_VALUES:
-            groupings[str(column)] = values.astype(str)
-    return groupings
 
 
 def _numbers(text: str) -> dict[str, float | int | None]:
@@ -339,7 +365,11 @@ def _numbers(text: str) -> dict[str, float | int | None]:
             break
     match = re.search(rf"(?<![\w+-])({number})(?![\w+])", text, re.IGNORECASE)
     n = _number(match[1]) if match else None
-    return {"n": None if n is not None and match and match[1].lower() == "one" else n, "library_size": depth, "seed": seed}
+    return {
+        "n": None if n is not None and match and match[1].lower() == "one" else n,
+        "library_size": depth,
+        "seed": seed,
+    }
 
 
 def _number(text: str) -> int:
@@ -355,7 +385,7 @@ def _species(text: str) -> str | None:
 
 
 def _generic(text: str, request: Request) -> str:
-    """The sentence with its names replaced by ones the exemplars use, so that a rare name does not hide the question."""
+    """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question."""
     if request.drug is not None:
         text = re.sub(re.escape(request.drug.name), "gefitinib", text, flags=re.IGNORECASE)
     if request.gene is not None:
@@ -367,7 +397,9 @@ def _unknown_drug(text: str) -> str | None:
     """The word that most looks like a drug's name: by its ending, or where a drug's name stands."""
     if match := re.search(rf"\b([A-Za-z][\w-]{{2,}}(?:{DRUG_ENDINGS})|[A-Z]{{2,4}}-?\d{{3,}}\w*)\b", text):
         return match[1]
-    if match := re.search(r"\b(?:to|about|with|by|on|against)\s+([A-Za-z][\w-]{3,})(?:\s+treatment)?\s*[?.!]*\s*$", text):
+    if match := re.search(
+        r"\b(?:to|about|with|by|on|against)\s+([A-Za-z][\w-]{3,})(?:\s+treatment)?\s*[?.!]*\s*$", text
+    ):
         return None if match[1].lower() in FILLERS else match[1]
     return None
 

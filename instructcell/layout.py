@@ -1,7 +1,7 @@
 """A map of cells: two coordinates per cell, without a compiler and within seconds.
 
-The layout optimises the objective of UMAP (McInnes et al. 2018, arXiv:1802.03426) with whole-array steps: at a few thousand cells
-that is faster than compiling the reference implementation, and the same seed gives the same map.
+The layout optimises the objective of UMAP (McInnes et al. 2018, arXiv:1802.03426) with whole-array steps: at a few
+thousand cells that is faster than compiling the reference implementation, and the same seed gives the same map.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def map_cells(
     if n <= max_cells:
         return _optimise(embedding, _fuzzy_neighbours(embedding, n_neighbors), n_epochs, seed)
     anchors = np.sort(np.random.default_rng(seed).choice(n, max_cells, replace=False))
-    positions = map_cells(embedding[anchors], n_neighbors=n_neighbors, n_epochs=n_epochs, max_cells=max_cells, seed=seed)
+    positions = map_cells(
+        embedding[anchors], n_neighbors=n_neighbors, n_epochs=n_epochs, max_cells=max_cells, seed=seed
+    )
     nearest = NearestNeighbors(n_neighbors=3).fit(embedding[anchors]).kneighbors(embedding, return_distance=False)
     placed = positions[nearest].mean(axis=1)
     placed[anchors] = positions

@@ -64,8 +64,10 @@ def scatter(
     sure = np.full(len(names), np.nan) if confidence is None else np.asarray(confidence, dtype=float)
     size = float(np.clip(220 / np.sqrt(max(len(names), 1)), 3, 9))
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        marker = {"size": size, "color": np.asarray(values, float), "colorscale": "Viridis", "colorbar": {"title": title}}
-        figure.add_scattergl(x=positions[:, 0], y=positions[:, 1], mode="markers", text=names, marker=marker, name=title)
+        marker = {"size": size, "color": np.asarray(values, float), "colorscale": "Viridis"}
+        marker["colorbar"] = {"title": title}
+        x, y = positions[:, 0], positions[:, 1]
+        figure.add_scattergl(x=x, y=y, mode="markers", text=names, marker=marker, name=title)
         figure.update_traces(hovertemplate="%{text}<br>%{marker.color:.2f}<extra></extra>")
         return _map_axes(figure, "")
     text = values.astype(str).to_numpy()
@@ -122,13 +124,17 @@ def confidence(adata: AnnData, *, by: str = CELL_TYPE, column: str = CONFIDENCE)
     return probabilities(sure, kinds, title=_title(column))
 
 
-def probabilities(values: pd.Series, by: pd.Series | None = None, *, title: str = "probability of being sensitive") -> go.Figure:
+def probabilities(
+    values: pd.Series, by: pd.Series | None = None, *, title: str = "probability of being sensitive"
+) -> go.Figure:
     """Histogram of probabilities 0..1, stacked by `by` [N] where it is given."""
     groups = pd.Series("cells", index=range(len(values))) if by is None else by.astype(str).reset_index(drop=True)
     figure = go.Figure()
     for value, colour in colours(groups).items():
         chosen = values.to_numpy(float)[(groups == value).to_numpy()]
-        figure.add_histogram(x=chosen, name=value, marker_color=colour, xbins={"start": 0, "end": 1.0001, "size": 0.025})
+        figure.add_histogram(
+            x=chosen, name=value, marker_color=colour, xbins={"start": 0, "end": 1.0001, "size": 0.025}
+        )
     figure.update_layout(barmode="stack", showlegend=by is not None)
     figure.update_xaxes(title=title, range=[0, 1])
     figure.update_yaxes(title="cells")

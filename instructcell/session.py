@@ -4,9 +4,9 @@
     for event in session.send("Which cell types are these?"):
         ...
 
-The session keeps the loaded cells, the results and the turns of one user; nothing is shared between sessions but the models. It
-understands a sentence (`intents`), calls the tools that answer it (`tools`, `retrieval`) and puts what they returned into words
-(`answers`). Text inside an uploaded file is data and changes nothing.
+The session keeps the loaded cells, the results and the turns of one user; nothing is shared between sessions but the
+models. It understands a sentence (`intents`), calls the tools that answer it (`tools`, `retrieval`) and puts what they
+returned into words (`answers`). Text inside an uploaded file is data and changes nothing.
 """
 
 from __future__ import annotations
@@ -178,6 +178,20 @@ class Session:
             _keep(turn, failed)
             yield failed
 
+    def suggestions(self) -> list[str]:
+        """Questions that fit what is loaded and known, the most useful first."""
+        able = [label.name for label in self.checkpoint.labels if label.can_generate]
+        drugs, types = self._drugs.names, []
+        if self.annotation is not None:
+            found = self.annotation.composition["cell_type"]
+            types = [name for name in found if name != tools.UNKNOWN]
+        asked = [] if self.adata is None else ["Which cell types are these?"] if not types else []
+        example = next((name for name in types if name in able), able[0] if able else "B cell")
+        asked += [f"Generate 50 {example}s" if able else "", f"What marks a {types[0] if types else example}?"]
+        asked += [f"Would {drugs[0]} work on these cells?"] if drugs and self.adata is not None else []
+        asked += ["Describe the data"] if self.adata is not None else ["What does GCG do?"]
+        return [question for question in (*asked, "What can you do?") if question]
+
     def clear(self) -> None:
         """Forget the conversation and the results; the loaded cells stay."""
         self.history.clear()
@@ -204,6 +218,7 @@ class Session:
 
     def _take(self, adata: AnnData, name: str) -> None:
         report = inspect(adata, genes=self.checkpoint.processor.genes)
+        tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
         self.adata, self.report, self.name = adata, report, name
         self.annotation = self.drug_result = self._last = self._asked = None
 
@@ -222,7 +237,9 @@ class Session:
         if request.wavers is not None:
             self._asked = request
             first, second = MEANINGS[request.intent], MEANINGS[request.wavers]
-            yield TextDelta(f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?")
+            yield TextDelta(
+                f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?"
+            )
             return
         self._last = request
         yield from self._flows[request.intent](request)
@@ -248,6 +265,9 @@ class Session:
             yield from self._needs_cells("To name cell types I need cells.")
             return
         selection = request.selection
+        if selection is None and request.intent == intents.SUBSET:
+            yield TextDelta(answers.which_cells_text(self.adata.n_obs, intents.groupings(self.adata.obs)))
+            return
         if selection is not None and len(selection.rows) < self.adata.n_obs:
             yield from self._annotate_some(request, selection)
             return
@@ -379,7 +399,8 @@ class Session:
         except InstructCellError:  # cells of a very small library may hold nothing to read
             return "Their counts are too few to be read back."
         share = float(back.table["best_guess"].isin(_with_subtypes(self.checkpoint, cell_type)).mean())
-        return f"Read back, {answers.percent(share)} of {len(rows)} are called {cell_type}. Seed {pseudo.uns['instructcell']['seed']}."
+        seed = pseudo.uns[tools.RUN]["seed"]
+        return f"Read back, {answers.percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
 
     # ---- drugs
 
@@ -408,7 +429,7 @@ class Session:
         yield TextDelta(answers.coverage_text(result.report))
 
     def _cells_called(self, request: Request) -> Selection | None:
-        """"the T cells": the cells that were called so."""
+        """ "the T cells": the cells that were called so."""
         if request.cell_type is None or self.annotation is None:
             return None
         names = _with_subtypes(self.checkpoint, request.cell_type.name)
@@ -489,8 +510,8 @@ class Session:
             yield TextDelta(f"{known.text}\n")
             return
         yield TextDelta(
-            "I cannot answer that. I name cell types, generate cells, predict responses to the drugs I know, and look up "
-            "marker genes and gene functions; *help* shows examples."
+            "I cannot answer that. I name cell types, generate cells, predict responses to the drugs I know, and look "
+            "up marker genes and gene functions; *help* shows examples."
         )
 
     def _needs_cells(self, reason: str) -> Answer:
@@ -513,7 +534,8 @@ def says_of_its_cells(said: str, kind: str, checkpoint: Checkpoint) -> bool:
     if kind.lower() not in low or len(said) > 300:
         return False
     rest = low.replace(kind.lower(), " ")
-    others = [label.name.lower() for label in checkpoint.labels if label.name != kind and label.name.lower() not in kind.lower()]
+    names = (label.name.lower() for label in checkpoint.labels)
+    others = [name for name in names if name not in kind.lower()]
     return not any(name in rest for name in others)
 
 
@@ -545,8 +567,8 @@ def _with_subtypes(checkpoint: Checkpoint, name: str) -> list[str]:
     asked = checkpoint.labels.find(name)
     if asked is None or not asked.id:
         return [name]
-    ontology = load_ontology()
-    return [label.name for label in checkpoint.labels if label.name == name or (label.id and ontology.is_a(label.id, asked.id))]
+    below = [label for label in checkpoint.labels if label.id and load_ontology().is_a(label.id, asked.id)]
+    return list(dict.fromkeys([name, *(label.name for label in below)]))
 
 
 def _card(report: DatasetReport) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """What InstructCell can do with an AnnData: one implementation for the chat, the terminal and Python.
 
-Each tool takes cells, reads them in batches and writes its results into `obs`, `obsm` and `uns["instructcell"]`; `X` and the
-columns that were there stay as they are. The `*_steps` generators do the work and report `(done, total)` after every batch;
-the plain functions run them to the end.
+Each tool takes cells, reads them in batches and writes its results into `obs`, `obsm` and `uns["instructcell"]`; `X`
+and the columns that were there stay as they are. The `*_steps` generators do the work and report `(done, total)` after
+every batch; the plain functions run them to the end.
 """
 
 from __future__ import annotations
@@ -186,11 +186,11 @@ def annotate_steps(
 ) -> Steps[AnnotationResult]:
     """Work of `annotate`, yielding (done, total) after every batch.
 
-    With `rows` only those cells are read and nothing is written to `adata`. A `report` from `inspect` spares a second look.
+    With `rows` only those cells are read and nothing is written to `adata`. A `report` spares a second look at it.
     """
     loaded = _load(checkpoint)
     groups = None if labels is None else _project(loaded.labels, labels)
-    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
+    report = _report(adata, loaded, report, layer, species)
     species = species or report.species
     prompt = annotation_prompt(species=species, tissue=tissue)
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
@@ -242,7 +242,7 @@ def embed_steps(
 ) -> Steps[np.ndarray]:
     """Work of `embed`, yielding (done, total) after every batch."""
     loaded = _load(checkpoint)
-    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
+    report = _report(adata, loaded, report, layer, species)
     rows, parts = np.arange(adata.n_obs), []
     for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
         parts.append(_pooled(loaded, counts, measured))
@@ -305,7 +305,7 @@ def drug_response_steps(
     """Work of `drug_response`, yielding (done, total); with `rows` only those cells are read and nothing is written."""
     loaded = _load(checkpoint)
     known = find_drug(loaded, drug)
-    report = report or inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
+    report = _report(adata, loaded, report, layer, species)
     prompt = drug_prompt(known.name)
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
     scores = yield from _score(
@@ -394,6 +394,15 @@ def generate(
     return pseudo
 
 
+def _report(
+    adata: AnnData, loaded: Checkpoint, report: DatasetReport | None, layer: str | None, species: str | None
+) -> DatasetReport:
+    """The doctor's report with the coverage of the checkpoint's genes."""
+    if report is None:
+        return inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
+    return report if report.coverage is not None else report.with_genes(loaded.processor.genes)
+
+
 def _library_sizes(like: AnnData, loaded: Checkpoint, report: DatasetReport, n: int, seed: int) -> list[float] | None:
     """Total counts over the checkpoint's genes of `n` cells drawn from a file; None where it holds no counts."""
     if report.scale != "counts" and not report.counts_recovered:
@@ -422,7 +431,7 @@ def evidence_of(
         The ontology does not know the type.
     """
     loaded = _load(checkpoint)
-    report = report or inspect(adata, genes=loaded.processor.genes)
+    report = _report(adata, loaded, report, None, None)
     others = np.setdiff1d(np.arange(adata.n_obs), rows)
     rng = np.random.default_rng(0)
     inside, outside = (
@@ -476,7 +485,7 @@ def find_generable(labels: LabelSet, cell_type: str) -> Label:
         )
     if not label.can_generate:
         raise LabelError(
-            f"this checkpoint saw too few cells of type '{label.name}' ({label.n_training_cells}) to generate new ones. "
+            f"this checkpoint saw too few cells of type '{label.name}' to make new ones ({label.n_training_cells}). "
             f"It can generate: {', '.join(able)}"
         )
     return label
