@@ -1,0 +1,1 @@
+"""Building instructions, training, evaluating and comparing InstructCell."""
