@@ -285,7 +285,7 @@ GENERATION = (
         "fragment",
         """
         [target]
-        one:: {type} [profile_word][where]:
+        one:: {type} [profile_word][cond][where]:
         one:: {type}[cond][where] ->
         one:: pseudo-cell, {type}[cond][where]
         one:: synthetic {type}[cond][where]:

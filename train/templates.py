@@ -485,7 +485,7 @@ _CELL_NOUN = re.compile(
 )
 _HEAD = re.compile(r"(.+?)( (?:of|at) .+)", re.DOTALL)  # "cell of the morula": the noun stands first
 _SPELLED_VOWEL = re.compile(
-    r"(?!one\b)([AEFHILMNORSX][A-Z0-9 -]|Ngn|8|11\b|18\b|[AEIO][a-z]|[aeioαε]|u[lmnrt])", re.ASCII
+    r"(?!one\b)([AEFHILMNORSX][A-Z0-9 -]|Ngn|8|11\b|18\b|[AEIO][a-z]|[aeioαε]|u(?!ni|te|se|ri))", re.ASCII
 )
 
 
