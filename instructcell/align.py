@@ -1,4 +1,4 @@
-"""From a file's genes to a model's genes. Only this module decides what a missing gene means: unmeasured, never zero."""
+"""From a file's genes to a model's genes. Only this module decides what a missing gene means: unmeasured, not zero."""
 
 from __future__ import annotations
 
@@ -122,9 +122,10 @@ def _too_few(adata: AnnData, report: DatasetReport, n_shared: int, n_genes: int)
     matrix = matrix_named(adata, report.matrix)
     names = ", ".join(map(str, matrix.var.index[:3]))
     found = (
-        f"{n_shared:,} of {n_genes:,} model genes found among the file's {report.n_genes:,} ({report.n_known_genes:,} known). "
-        f"Gene names look like {names}; expected human or mouse gene symbols (TP53, Trp53) or Ensembl ids (ENSG00000141510), "
-        f"at least {LEAST_SHARED} shared with the model and {LEAST_KNOWN_SHARE:.0%} of the file's known. "
+        f"{n_shared:,} of {n_genes:,} model genes found among the file's {report.n_genes:,} "
+        f"({report.n_known_genes:,} known). Gene names look like {names}; expected symbols of human or mouse genes "
+        f"(TP53, Trp53) or Ensembl ids (ENSG00000141510), at least {LEAST_SHARED} shared with the model "
+        f"and {LEAST_KNOWN_SHARE:.0%} of the file's known. "
     )
     cells = list(map(str, adata.obs_names[:2000]))
     if GeneResolver().resolve(cells).share_found > 0.3:

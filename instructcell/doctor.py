@@ -1,4 +1,4 @@
-"""The input doctor: which matrix of a file to use, on which scale it is, and which genes it speaks of, with the evidence."""
+"""The input doctor: which matrix of a file to use, its scale and its genes, each verdict with its evidence."""
 
 from __future__ import annotations
 
@@ -24,12 +24,6 @@ GENE_COLUMNS = (
 )  # fmt: skip
 COUNT_NAMES = ("counts", "raw_counts", "count", "umi", "umis", "raw", "X_raw", "raw_count")
 NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", "mask", "fit_", "pval", "zscore")
-SCALE_WORDS = {
-    "counts": "counts",
-    "log1p": "log-normalised",
-    "linear": "normalised, not logged",
-    "scaled": "scaled per gene",
-}
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,8 @@ class DatasetReport:
     matrix
         "X", "raw.X" or "layers['name']".
     scale, target_sum, counts_recovered, scale_detail
-        "counts", "log1p", "linear" or "scaled"; the total cells were normalised to, where it shows; whether counts come back
-        from the normalised values; and the whole verdict.
+        "counts", "log1p", "linear" or "scaled"; the total cells were normalised to, where it shows; whether counts come
+        back from the normalised values; and the whole verdict.
     species, id_type, gene_column
         "human" or "mouse"; kind of gene names; the column of `var` that held them (None: var_names).
     n_known_genes
@@ -170,7 +164,7 @@ def inspect(
             f"The file holds {adata.n_obs:,} cells and {adata.n_vars:,} genes; expected at least one of each. "
             "Check the filters that wrote it."
         )
-    matrix, found, scale, notes = _choose(adata, layer)
+    matrix, found, scale, verdicts = _choose(adata, layer)
     column, resolved = _gene_names(matrix.var, species, gene_column)
     sample = to_linear(matrix.sample(), scale)
     mitochondrial = _mitochondrial_share(sample, matrix.var.index, resolved.symbols)
@@ -194,67 +188,78 @@ def inspect(
         n_duplicate_cells=int(adata.obs_names.duplicated().sum()),
         median_genes_per_cell=float(np.median(found.detected)),
         median_counts_per_cell=float(np.median(depth)) if counts_there else None,
-        evidence={**scale.evidence, "matrices": _words_for_all(adata)},
+        evidence={**scale.evidence, "matrices": verdicts},
         gene_symbols=tuple(resolved.symbols),
     )
-    report = replace(report, warnings=(*notes, *_warnings(report, adata)))
+    report = replace(report, warnings=tuple(_warnings(report, adata)))
     return report if genes is None else report.with_genes(genes)
 
 
-def _choose(adata: AnnData, layer: str | None) -> tuple[Matrix, Survey, Scale, list[str]]:
-    """The best usable matrix, its survey and scale, and notes on better-ranked ones that could not be used."""
+@dataclass(frozen=True)
+class Candidate:
+    """A matrix that could be used, how it compares (smaller is better), and what a sample of it looks like."""
+
+    matrix: Matrix
+    rank: tuple[int, int, int, int]
+    words: str
+
+
+def _choose(adata: AnnData, layer: str | None) -> tuple[Matrix, Survey, Scale, dict[str, str]]:
+    """The best usable matrix, its survey and scale, and a verdict on every candidate by name."""
     hint = log_hint_of(adata.uns)
-    ranked = [matrix_named(adata, layer)] if layer else _ranked(adata, hint)
-    faults: list[tuple[str, str]] = []
-    for matrix in ranked:
+    candidates = sorted((_judge(matrix, hint) for matrix in _expression(adata, layer)), key=lambda c: c.rank)
+    verdicts = {candidate.matrix.name: candidate.words for candidate in candidates}
+    for matrix in (candidate.matrix for candidate in candidates):
         found = survey(matrix, adata.obs_names)
         if found.fault is None:
-            notes = [f"{name} {fault}, so {matrix.name} was used" for name, fault in faults]
-            return matrix, found, _scale_of(matrix, found, hint), notes
-        faults.append((matrix.name, found.fault))
-    if not faults:
+            scale = _scale_of(matrix, found, hint)
+            return matrix, found, scale, verdicts | {matrix.name: scale.words}
+        verdicts[matrix.name] = found.fault
+    if not verdicts:
         raise MatrixError(
-            "The file holds no matrix with genes: X is empty and there is no raw or layer. Save it again with X."
+            "The file holds no matrix of expression: no X, raw or layer with genes. Save it again with X."
         )
-    others = f" None of {', '.join(name for name, _ in faults[1:])} can be used either." if len(faults) > 1 else ""
-    raise MatrixError(f"{faults[0][0]} {faults[0][1]}.{others} {_remedy(faults[0][1], layer)}")
+    first, *others = verdicts.items()
+    also = f" Nor can {', '.join(name for name, _ in others)} be used." if others else ""
+    raise MatrixError(f"{first[0]} {first[1]}.{also} {_remedy(first[1], layer)}")
 
 
 def _remedy(fault: str, layer: str | None) -> str:
     if "NaN" in fault:
         return "Expected finite numbers. Remove these cells or genes, or fill the values, and save the file again."
     if "negative" in fault:
-        hint = "Choose another layer" if layer else "Bring the raw counts"
-        return f"Expected counts or log-normalised values, which are never negative. {hint} (in X, raw or a layer named counts)."
+        hint = "Choose another layer" if layer else "Bring the raw counts (in X, raw or a layer named counts)"
+        return f"Expected counts or log-normalised values, which are never negative. {hint}."
     if "zeros" in fault:
         return "Expected counts. Check that the matrix was filled before it was saved."
     return "Expected a numeric matrix of cells by genes."
 
 
-def _ranked(adata: AnnData, hint: float | None) -> list[Matrix]:
-    """Matrices from best to worst: counts before normalised before scaled, then most genes, then the usual places."""
-    usable = [
-        m for m in matrices(adata) if m.shape[1] > 0 and not any(word in m.name.lower() for word in NOT_EXPRESSION)
-    ]
-    return sorted(usable, key=lambda matrix: _rank(matrix, hint))
+def _expression(adata: AnnData, layer: str | None) -> list[Matrix]:
+    """The matrix that was asked for, or all that may hold the expression of the cells."""
+    if layer is not None:
+        return [matrix_named(adata, layer)]
+    named = [m for m in matrices(adata) if not any(word in m.name.lower() for word in NOT_EXPRESSION)]
+    return [matrix for matrix in named if matrix.shape[1] > 0]
 
 
-def _rank(matrix: Matrix, hint: float | None) -> tuple[int, int, int, int]:
+def _judge(matrix: Matrix, hint: float | None) -> Candidate:
+    """Rank a matrix from a sample: counts before normalised before unusable, then most genes, then the usual places."""
     named_counts = any(matrix.name.lower() == f"layers[{name.lower()!r}]" for name in COUNT_NAMES)
     place = 0 if matrix.name == "X" else 1 if named_counts else 2 if matrix.name == "raw.X" else 3
+    if not matrix.numeric:
+        return Candidate(matrix, (4, 0, 0, place), "holds no numbers")
     sample = matrix.sample()
-    if sample.dtype.kind not in "fiub" or not np.isfinite(sample.data).all() or (sample.data < 0).any():
-        return (3, 0, 0, place)
+    if not np.isfinite(sample.data).all():
+        return Candidate(matrix, (3, 0, 0, place), "holds NaN or infinite values")
+    if (sample.data < 0).any():
+        return Candidate(matrix, (2, 0, 0, place), "holds negative values (it looks scaled, centred or corrected)")
     scale = recognise_scale(sample, log_hint=hint)
     if scale.evidence["largest_value"] == 0.0:
-        return (4, 0, 0, place)
-    exact = (
-        scale.kind == "counts"
-        and scale.evidence.get("whole_number_share") == 1.0
-        and scale.evidence["largest_value"] != 1
-    )
-    group = 0 if exact or scale.counts_recovered else 1
-    return (group, -matrix.shape[1], 0 if scale.kind == "counts" else 1, place)
+        return Candidate(matrix, (4, 0, 0, place), "holds only zeros")
+    exact = scale.kind == "counts" and scale.evidence["whole_number_share"] == 1.0
+    group = 0 if (exact and scale.evidence["largest_value"] != 1) or scale.counts_recovered else 1
+    return Candidate(matrix, (group, -matrix.shape[1], 0 if scale.kind == "counts" else 1, place), scale.words)
 
 
 def _scale_of(matrix: Matrix, found: Survey, hint: float | None) -> Scale:
@@ -276,7 +281,7 @@ def _names(var: pd.DataFrame, column: str | None) -> pd.Index:
 
 
 def _gene_names(var: pd.DataFrame, species: str | None, gene_column: str | None) -> tuple[str | None, ResolvedGenes]:
-    """Where the gene names are, and what they resolve to: var_names unless a column of `var` is clearly better known."""
+    """Where the gene names are and what they mean: var_names, unless a column of `var` is clearly better known."""
     resolver = GeneResolver()
     if gene_column is not None:
         if gene_column not in var.columns:
@@ -299,28 +304,23 @@ def _gene_names(var: pd.DataFrame, species: str | None, gene_column: str | None)
 
 def _mitochondrial_share(sample: sp.csr_matrix, names: pd.Index, symbols: Sequence[str | None]) -> float | None:
     """Median share of mitochondrially encoded genes (MT-ND1, mt-Nd1) in the sampled cells, on the linear scale."""
-    encoded = np.array(
-        [
-            str(name).upper().startswith("MT-") or (symbol or "").startswith("MT-")
-            for name, symbol in zip(names, symbols, strict=True)
-        ]
-    )
+    written = np.asarray(names.astype(str).str.upper().str.startswith("MT-"))
+    encoded = written | np.array([(symbol or "").startswith("MT-") for symbol in symbols])
     totals = np.asarray(sample.sum(axis=1)).ravel()
     if not encoded.any() or not totals.any():
         return None
     return float(np.median(np.asarray(sample[:, encoded].sum(axis=1)).ravel()[totals > 0] / totals[totals > 0]))
 
 
-def _words_for_all(adata: AnnData) -> dict[str, list[int]]:
-    return {matrix.name: list(matrix.shape) for matrix in matrices(adata)}
-
-
 def _warnings(report: DatasetReport, adata: AnnData) -> list[str]:
     """What a user should know before trusting an answer."""
     notes = list(dict(adata.uns.get("instructcell_read", {})).get("notes", []))
+    verdicts = report.evidence["matrices"]
+    if report.matrix != "X" and "X" in verdicts:
+        notes.append(f"{report.matrix} was used rather than X, which is: {verdicts['X']}".replace("is: holds", "holds"))
     if report.scale == "scaled":
         notes.append(
-            "values are scaled per gene, not counts: expect much less certain answers; bring raw counts if you have them"
+            "values are scaled per gene, not counts: answers are much less certain; bring raw counts if possible"
         )
     elif report.evidence.get("decided_by") == "assumed from the range":
         notes.append(

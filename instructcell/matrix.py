@@ -33,15 +33,13 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         return int(self.values.shape[0]), int(self.values.shape[1])
 
+    @property
+    def numeric(self) -> bool:
+        return np.dtype(getattr(self.values, "dtype", object)).kind in "fiub"
+
     def rows(self, rows: ROWS = None) -> sp.csr_matrix:
         """The chosen rows as csr [n, G], in their stored scale; all rows for None."""
-        part = (
-            self.values[:]
-            if rows is None and not sp.issparse(self.values)
-            else self.values
-            if rows is None
-            else self.values[rows]
-        )
+        part = self.values[slice(None) if rows is None else rows]
         if isinstance(part, np.ndarray) and part.dtype == np.float16:
             part = part.astype(np.float32)
         return sp.csr_matrix(part)
@@ -98,9 +96,10 @@ def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
     sums, squares = np.zeros(n_genes), np.zeros(n_genes)
     n_bad, n_negative, largest, all_whole = 0, 0, 0.0, True
     first_bad: tuple[int, int] | None = None
+    if not matrix.numeric:
+        fault = f"holds {getattr(matrix.values, 'dtype', 'unknown')} values, not numbers"
+        return Survey(fault, 0, 0.0, False, totals, detected, sums)
     for start, rows in matrix.chunks():
-        if rows.dtype.kind not in "fiub":
-            return _unusable(f"holds {rows.dtype} values, not numbers", n_cells, n_genes)
         values = rows.data.astype(np.float64)
         bad = ~np.isfinite(values)
         if bad.any():
@@ -112,11 +111,9 @@ def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
         n_negative += int((values < 0).sum())
         largest = max(largest, float(values.max(initial=0.0)))
         all_whole = all_whole and bool(np.all(np.abs(values - np.round(values)) <= 1e-3))
-        here = slice(start, start + rows.shape[0])
-        totals[here] = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()
-        detected[here] = np.diff(rows.indptr) - np.bincount(
-            np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), weights=values == 0, minlength=rows.shape[0]
-        ).astype(np.int64)
+        here, row_of = slice(start, start + rows.shape[0]), np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        totals[here] = np.bincount(row_of, weights=values, minlength=rows.shape[0])
+        detected[here] = np.bincount(row_of[values > 0], minlength=rows.shape[0])
         sums += np.bincount(rows.indices, weights=values, minlength=n_genes)
         squares += np.bincount(rows.indices, weights=values**2, minlength=n_genes)
     fault = None
@@ -131,7 +128,3 @@ def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
         fault = "holds only zeros"
     sd = np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0.0))
     return Survey(fault, n_negative, largest, all_whole, totals, detected, sd)
-
-
-def _unusable(fault: str, n_cells: int, n_genes: int) -> Survey:
-    return Survey(fault, 0, 0.0, False, np.zeros(n_cells), np.zeros(n_cells, dtype=np.int64), np.zeros(n_genes))

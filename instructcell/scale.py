@@ -1,8 +1,8 @@
 """On which scale is a matrix? Raw counts, log(x + 1), linear but normalised, or scaled per gene: read from the numbers.
 
-Two facts decide most files. A normalised UMI matrix still holds whole numbers in disguise: within one cell every value is a
-multiple of one UMI, the smallest value of the cell, once the right logarithm is undone. And where whole numbers are gone (TPM,
-RPKM) the totals of the cells are equal only after the right logarithm is undone.
+Two facts decide most files. A normalised UMI matrix still holds whole numbers in disguise: within one cell every value
+is a multiple of one UMI, the smallest value of the cell, once the right logarithm is undone. And where whole numbers
+are gone (TPM, RPKM) the totals of the cells are equal only after the right logarithm is undone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BARCODE_COUNTS = (
     4096,
     16384,
     65536,
-)  # numbers of distinct UMIs (4 to 8 bases) that collision correction assumes
+)  # distinct UMIs of 4 to 8 bases
 BASE_WORDS = {math.e: "natural log", 2.0: "log2", 10.0: "log10"}
 
 
@@ -72,7 +72,7 @@ def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None) -> 
     sample
         Rows of the matrix, csr [n, G], finite and non-negative; a few hundred cells are enough.
     log_hint
-        Base that the file itself names (scanpy writes it to ``uns["log1p"]``), used only where the numbers do not decide.
+        Base that the file itself names (scanpy writes ``uns["log1p"]``), used only where the numbers do not decide.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     Parameters
     ----------
     rows
-        csr [n, G] as stored in the file, over **all** genes of the file (one UMI is the smallest value of a whole cell).
+        csr [n, G] as stored in the file, over **all** genes of the file (one UMI is the smallest value of a cell).
     scale
         What `recognise_scale` said about the matrix.
 
@@ -118,10 +118,10 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
 
 
 def per_gene_scaled(gene_sd: np.ndarray) -> Evidence | None:
-    """Evidence that every gene was divided by its spread, from the standard deviations of the genes [G]; None if not so.
+    """Evidence that every gene was divided by its spread, from the genes' standard deviations [G]; None if not so.
 
-    In expression, whatever its logarithm, spreads differ several-fold between genes; after z-scoring (also when shifted to be
-    non-negative, also on a subset of the cells) they are nearly equal and near one.
+    In expression, whatever its logarithm, spreads differ several-fold between genes; after z-scoring (also when shifted
+    to be non-negative, also on a subset of the cells) they are nearly equal and near one.
     """
     varying = gene_sd[gene_sd > 1e-6]
     if varying.size < 20:
@@ -197,7 +197,7 @@ def _recognise_large(values: np.ndarray, starts: np.ndarray, evidence: Evidence,
 
 
 def _recovered(base: float, linear: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
-    """The verdict for a matrix whose values are whole multiples of one UMI once the logarithm of that base is undone."""
+    """The verdict when values are whole multiples of one UMI once the logarithm of that base is undone."""
     one_umi = np.minimum.reduceat(linear, starts)
     evidence["one_umi_median"] = float(np.median(one_umi))
     target = None
@@ -213,7 +213,7 @@ def _recovered(base: float, linear: np.ndarray, starts: np.ndarray, evidence: Ev
 
 
 def _target_of(linear: np.ndarray, starts: np.ndarray, one_umi: np.ndarray, evidence: Evidence) -> float | None:
-    """Total that cells were normalised to: seen as equal totals or, in a gene panel, as target / one UMI = a whole library."""
+    """Total that cells were normalised to: equal totals show it; in a panel, target / one UMI is a whole library."""
     spread = _spread_of_totals(linear, starts)
     evidence["spread_of_totals"] = round(spread, 4)
     if spread < 0.02:
