@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import gradio as gr
 
 from chat_ui import handlers
 from chat_ui.card import dataset_card
-from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
+from chat_ui.handlers import EXTENSIONS, MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
 from chat_ui.theme import STYLE_SHEET, page_theme
 
 if TYPE_CHECKING:
@@ -21,24 +22,32 @@ TITLE = "InstructCell"
 SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long without a question
 CLEAN_UP_SECONDS = (3600, 24 * 3600)  # how often, and from which age on, uploaded files are deleted
 PARALLEL_ANSWERS = 4
+DEMO = {"Human islet": "islets", "Blood (PBMC)": "pbmc"}
 
 HEADER = """
 <div class="ic-brand">
-  <svg viewBox="0 0 40 40" aria-hidden="true"><circle cx="20" cy="20" r="18" class="ic-membrane"/><circle cx="23" cy="18" r="7.5"
-  class="ic-nucleus"/><circle cx="11.5" cy="24" r="2.4" class="ic-dot"/><circle cx="18" cy="30" r="1.8" class="ic-dot"/></svg>
-  <div><h1>InstructCell</h1><p>Ask your single cells in plain language. Every answer is read from their expression, on this machine.</p></div>
+  <svg viewBox="0 0 40 40" aria-hidden="true">
+    <circle cx="20" cy="20" r="18" class="ic-membrane"/><circle cx="23" cy="18" r="7.5" class="ic-nucleus"/>
+    <circle cx="11.5" cy="24" r="2.4" class="ic-dot"/><circle cx="18" cy="30" r="1.8" class="ic-dot"/>
+  </svg>
+  <div>
+    <h1>InstructCell</h1>
+    <p>Ask your single cells in plain language. Every answer is read from their expression, on this machine.</p>
+  </div>
 </div>
 """
 WELCOME = """
 <div class="ic-welcome"><h2>What would you like to know?</h2>
-<p>Load cells on the data panel, then ask. Three things to try:</p>
+<p>Load your cells or an example, then ask. For instance about</p>
 <ul><li><b>Cell types</b><span>with calibrated confidence and the markers behind them</span></li>
 <li><b>Pseudo-cells</b><span>new cells of a type, as counts you can download</span></li>
 <li><b>Drug response</b><span>a graded prediction for each cell</span></li></ul></div>
 """
 STARTING = "Waking up …"
 READY = "Ask about your cells, a marker, a gene or a drug"
-NO_RESULTS = '<p class="ic-hint">Maps, tables and downloads appear here as you ask.</p>'
+NO_RESULTS = '<p class="ic-nothing">Maps, tables and downloads appear here as you ask.</p>'
+LIMIT = f"{MAX_UPLOAD_BYTES / 1024**3:.0f} GB"
+FORMATS = f'<p class="ic-formats">{" ".join(EXTENSIONS)}, up to {LIMIT}. The file stays on this machine.</p>'
 TOGGLE_THEME = "() => { document.body.classList.toggle('dark') }"
 
 
@@ -62,10 +71,10 @@ class Widgets:
     card: gr.HTML
     hint: gr.HTML
     figure_box: gr.Group
-    figure_name: gr.Dropdown
+    figure_name: gr.Radio
     figure: gr.Plot
     table_box: gr.Group
-    table_name: gr.Dropdown
+    table_name: gr.Radio
     table: gr.Dataframe
     annotated: gr.DownloadButton
     generated: gr.DownloadButton
@@ -89,7 +98,9 @@ class Inputs:
         return [self.upload, self.clear, *[button for button, _ in self.examples]]
 
 
-def build_page(new_session: Callable[[], Session], examples: list[Example], first_file: Path | None = None) -> gr.Blocks:
+def build_page(
+    new_session: Callable[[], Session], examples: list[Example], first_file: Path | None = None
+) -> gr.Blocks:
     """Lay out the page and connect it.
 
     Parameters
@@ -103,16 +114,14 @@ def build_page(new_session: Callable[[], Session], examples: list[Example], firs
     """
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CLEAN_UP_SECONDS)
     with page:
-        theme_button = _header()
+        clear = _header()
         with gr.Row(elem_id="ic-main", equal_height=False):
             with gr.Column(scale=7, min_width=320, elem_id="ic-chat-column"):
                 chat, status, suggestions, question = _chat_column()
             with gr.Column(scale=5, min_width=320, elem_id="ic-data-column"):
                 upload, example_buttons, card = _data_panel(examples)
                 results = _results_panel()
-                clear = gr.Button("Clear everything", size="sm", interactive=False, elem_id="ic-clear")
         state = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_close)
-        theme_button.click(None, js=TOGGLE_THEME)
         widgets = Widgets(state, chat, question, status, suggestions, card, *results)
         inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear)
         _connect(page, widgets, Visits(new_session, first_file), inputs)
@@ -121,9 +130,13 @@ def build_page(new_session: Callable[[], Session], examples: list[Example], firs
 
 
 def _header() -> gr.Button:
-    with gr.Row(elem_id="ic-header", equal_height=True):
+    """The name, what it is, and two buttons; returns the one that clears."""
+    with gr.Row(elem_id="ic-header", equal_height=False):
         gr.HTML(HEADER, elem_id="ic-title")
-        return gr.Button("Light / dark", size="sm", elem_id="ic-theme", min_width=0, scale=0)
+        clear = gr.Button("New chat", size="sm", elem_id="ic-clear", min_width=0, scale=0, interactive=False)
+        theme = gr.Button("Light / dark", size="sm", elem_id="ic-theme", min_width=0, scale=0)
+    theme.click(None, js=TOGGLE_THEME, api_visibility="private")
+    return clear
 
 
 def _chat_column() -> tuple[gr.Chatbot, gr.HTML, list[gr.Button], gr.Textbox]:
@@ -147,9 +160,10 @@ def _chat_column() -> tuple[gr.Chatbot, gr.HTML, list[gr.Button], gr.Textbox]:
 def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.HTML]:
     with gr.Group(elem_id="ic-data"):
         card = gr.HTML(dataset_card(None, ""), elem_id="ic-card")
-        upload = gr.File(label="Upload cells", show_label=False, height=112, interactive=False, elem_id="ic-upload")
+        upload = gr.File(label="Upload cells", show_label=False, height=84, interactive=False, elem_id="ic-upload")
+        gr.HTML(FORMATS, elem_id="ic-formats")
         with gr.Row(elem_id="ic-examples"):
-            gr.HTML("<span>or try</span>", elem_id="ic-or")
+            gr.HTML("or try", elem_id="ic-or")
             buttons = [
                 gr.Button(example.label, size="sm", min_width=0, interactive=False, elem_classes="ic-chip")
                 for example in examples
@@ -161,10 +175,10 @@ def _results_panel() -> tuple[Any, ...]:
     """The hint for an empty panel, then pickers, figure, table and downloads, in the order of `Widgets`."""
     hint = gr.HTML(NO_RESULTS, elem_id="ic-hint")
     with gr.Group(visible=False, elem_id="ic-map") as figure_box:
-        figure_name = gr.Dropdown([], show_label=False, label="Figure", container=False, elem_id="ic-figure-name")
+        figure_name = gr.Radio([], show_label=False, label="Figure", container=False, elem_id="ic-figure-name")
         figure = gr.Plot(show_label=False, label="Figure", container=False, elem_id="ic-figure")
     with gr.Group(visible=False, elem_id="ic-results-table") as table_box:
-        table_name = gr.Dropdown([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
+        table_name = gr.Radio([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
         table = gr.Dataframe(
             interactive=False, show_label=False, label="Table", max_height=300, buttons=["copy"], elem_id="ic-table"
         )
@@ -208,8 +222,17 @@ class Visits:
         return draw(fresh, fresh.view)
 
 
+def demo_examples() -> list[Example]:
+    """Return the data sets that ship with the package."""
+    from instructcell.resources import demo_path
+
+    return [Example(label, demo_path(name)) for label, name in DEMO.items()]
+
+
 def serve(page: gr.Blocks, *, host: str, port: int) -> str:
     """Start serving the page in the background and return its address."""
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is up; no proxy can answer that
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1", host]))
     _, address, _ = page.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
         show_error=False, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False,
@@ -266,7 +289,7 @@ def _suggestions(view: View) -> list[dict[str, Any]]:
 
 
 def _picker(named: dict[str, Any]) -> dict[str, Any]:
-    return gr.update(choices=list(named), value=next(iter(named), None), interactive=len(named) > 1)
+    return gr.update(choices=list(named), value=next(iter(named), None), interactive=True)
 
 
 def _download(path: Path | None) -> dict[str, Any]:

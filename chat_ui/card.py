@@ -1,4 +1,4 @@
-"""Small pieces of HTML: the card of the loaded data and the line that says what is being done. All values are escaped."""
+"""Small pieces of HTML: the card of the loaded data and the line that says what is being done; values are escaped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from instructcell.cells import DatasetReport
+    from instructcell.doctor import DatasetReport
 
-SCALES = {"counts": "raw counts", "log1p": "log-normalised", "linear": "linear, not counts", "scaled": "scaled"}
+SCALES = {"counts": "Raw counts", "log1p": "Log-normalised", "linear": "Not counts, linear", "scaled": "Scaled"}
+NO_CELLS = "No cells yet. Upload a file or try an example; questions about markers and genes work without."
 LOW_COVERAGE = 0.3  # below it the card colours the coverage as a warning
 
 
@@ -23,12 +24,12 @@ def dataset_card(report: DatasetReport | None, name: str) -> str:
         The file's name.
     """
     if report is None:
-        return '<div class="ic-card ic-empty">No cells yet. Upload a file or try an example; questions about markers and genes work without.</div>'
+        return f'<div class="ic-card ic-empty">{NO_CELLS}</div>'
     facts = [
         ("Cells", f"{report.n_cells:,}", ""),
         ("Genes", f"{report.n_genes:,}", ""),
         ("Species", str(report.species).capitalize(), ""),
-        ("Scale", SCALES.get(report.scale, report.scale), report.matrix),
+        ("Values", SCALES.get(report.scale, report.scale), _matrix(report)),
     ]
     cells = "".join(
         f"<div><dt>{escape(term)}</dt><dd>{escape(value)}{_small(note)}</dd></div>" for term, value, note in facts
@@ -44,15 +45,21 @@ def status_line(what: str, done: int = 0, total: int = 0) -> str:
     """Return the line under the chat: `what` is being done and, when known, how far it is."""
     share = f"{min(done / total, 1):.0%}" if total else ""
     bar = f'<span class="ic-bar"><i style="width:{share}"></i></span>' if total else '<span class="ic-dots"></span>'
-    return f'<div class="ic-status" role="status"><span>{escape(what.capitalize())} {share}</span>{bar}</div>'
+    return f'<div class="ic-status" role="status"><span>{escape(what[:1].upper() + what[1:])} {share}</span>{bar}</div>'
 
 
 def _coverage(report: DatasetReport) -> str:
+    if report.coverage is None:
+        return ""
     level = " ic-low" if report.coverage < LOW_COVERAGE else ""
     return (
         f'<div class="ic-coverage{level}"><div><span>Model genes in this file</span><b>{report.coverage:.0%}</b></div>'
         f'<span class="ic-bar"><i style="width:{min(report.coverage, 1):.0%}"></i></span></div>'
     )
+
+
+def _matrix(report: DatasetReport) -> str:
+    return f"in {report.matrix}" + (", counts recovered" if report.counts_recovered else "")
 
 
 def _small(note: str) -> str:

@@ -1,12 +1,12 @@
 """What happens when a visitor asks or uploads: a session's events become what the page shows. Knows no widget.
 
-A handler is a generator of `View`s. The page draws each one; a field that is the same object as before is not drawn again.
+A handler is a generator of `View`s. The page draws each one; a field that is the same object as before is skipped.
 """
 
 from __future__ import annotations
 
-import html
 import logging
+import os
 import re
 import shutil
 import tempfile
@@ -24,7 +24,6 @@ from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from plotly.graph_objects import Figure
 
     from instructcell.session import Session
@@ -34,10 +33,18 @@ logger = logging.getLogger(__name__)
 EXTENSIONS = (".h5ad", ".h5", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 MAX_UPLOAD_BYTES = 2 * 1024**3
 MAX_QUESTION_CHARACTERS = 2_000
+MAX_SHOWN_CHARACTERS = 300  # of a question, in its bubble
 MAX_TABLE_ROWS = 1_000
 MAX_SUGGESTIONS = 4
-ANSWER_PREFIX = "instructcell_"  # the obs columns that annotation and drug response write
-BUG = "Something went wrong on our side ({kind}). The details are in the terminal that runs the chat; your cells are still here."
+# What Markdown or HTML would act on: anywhere, then what makes a link, then what begins a heading, list, rule or table.
+MARKDOWN = re.compile(
+    r"[&<>*_`~\[\]\\|$@]|:(?=//)|(?<=[wW]{3})\.|^[#+=:-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]"
+)
+CODE = re.compile(r"(`[^`\n]+`)")
+BUG = (
+    "Something went wrong on our side ({kind}). Your cells are still here; the details are in the terminal that runs "
+    "the chat."
+)
 
 Message = dict[str, str]
 
@@ -66,7 +73,7 @@ class Conversation:
     view: View
     file_name: str = ""
     annotated: Path | None = None
-    saved_answers: int | None = None  # fingerprint of the answers in `annotated`
+    saved: tuple[Any, ...] | None = None  # the results that stand in `annotated`
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -77,8 +84,9 @@ class Conversation:
 def open_conversation(new_session: Callable[[], Session]) -> Conversation:
     """Begin a conversation with an empty view and a folder of its own."""
     session = new_session()
-    folder = Path(tempfile.mkdtemp(prefix="instructcell-chat-"))
-    return Conversation(session, folder, View(card=dataset_card(session.report, ""), suggestions=tuple(session.suggestions())))
+    folder = Path(tempfile.mkdtemp(prefix="instructcell-chat-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+    view = View(card=dataset_card(session.report, ""), suggestions=tuple(session.suggestions())[:MAX_SUGGESTIONS])
+    return Conversation(session, folder, view)
 
 
 def ask(conversation: Conversation, question: str) -> Iterator[View]:
@@ -95,7 +103,7 @@ def ask(conversation: Conversation, question: str) -> Iterator[View]:
     if not question:
         yield conversation.view
         return
-    yield from _turn(conversation, question, lambda: _send(conversation, question))
+    yield from _turn(conversation, question, "thinking", lambda: _send(conversation, question))
 
 
 def load(conversation: Conversation, path: Path, name: str | None = None) -> Iterator[View]:
@@ -111,7 +119,7 @@ def load(conversation: Conversation, path: Path, name: str | None = None) -> Ite
         What to call it in the chat; the file's name when None.
     """
     name = name or path.name
-    yield from _turn(conversation, f"Read {name}", lambda: _load(conversation, path, name))
+    yield from _turn(conversation, f"Read {name}", f"reading {name}", lambda: _load(conversation, path, name))
 
 
 def stop(conversation: Conversation) -> View:
@@ -144,22 +152,24 @@ def check_upload(path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Return `text` such that the chat shows it letter by letter: neither HTML nor Markdown in it takes effect."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~>$])", r"\\\1", html.escape(text, quote=False)).replace("\n", "  \n")
+    """Return `text` such that the chat shows it letter by letter: no HTML, Markdown or link in it takes effect."""
+    return "  \n".join(MARKDOWN.sub(lambda mark: f"&#{ord(mark[0])};", line.strip()) for line in text.splitlines())
 
 
 def answer_text(text: str) -> str:
     """Return an answer's Markdown without HTML and without pictures: names from a user's file could smuggle them in."""
-    return html.escape(text, quote=False).replace("&gt;", ">").replace("![", "!\\[")
+    parts = CODE.split(text)  # every second part is code, which Markdown shows letter by letter anyway
+    parts[::2] = [part.replace("&", "&amp;").replace("<", "&lt;").replace("![", "!\\[") for part in parts[::2]]
+    return "".join(parts)
 
 
-def _turn(conversation: Conversation, said: str, work: Callable[[], Iterable[Event]]) -> Iterator[View]:
+def _turn(conversation: Conversation, said: str, doing: str, work: Callable[[], Iterable[Event]]) -> Iterator[View]:
     """Show what was said, then the answer; whatever happens, the conversation can go on."""
     with conversation.turn:
         view = conversation.view
-        said = said if len(said) <= 300 else said[:300] + " …"
+        said = said if len(said) <= MAX_SHOWN_CHARACTERS else said[:MAX_SHOWN_CHARACTERS] + " …"
         asked = (*view.messages, {"role": "user", "content": plain(said)})
-        conversation.view = replace(view, messages=asked, status=status_line("Thinking"), busy=True)
+        conversation.view = replace(view, messages=asked, status=status_line(doing), busy=True)
         try:
             yield conversation.view
             yield from _show(conversation, work(), asked)
@@ -185,8 +195,9 @@ def _show(conversation: Conversation, events: Iterable[Event], asked: tuple[Mess
                 view = replace(view, tables=_newest_first(name, table.head(MAX_TABLE_ROWS), view.tables))
             case FigureReady(name, figure):
                 view = replace(view, figures=_newest_first(name, fit_page(figure), view.figures))
-            case CellsGenerated(adata, path):
-                view = replace(view, generated=path or _save(adata, conversation.folder / "generated.h5ad"))
+            case CellsGenerated():
+                path = conversation.session.save_generated(_new_folder(conversation) / "pseudo_cells.h5ad")
+                view = replace(view, generated=path)
             case Progress(done, total, what):
                 view = replace(view, status=status_line(what, done, total))
         conversation.view = view
@@ -204,15 +215,20 @@ def _send(conversation: Conversation, question: str) -> Iterator[Event]:
 
 
 def _load(conversation: Conversation, path: Path, name: str) -> Iterator[Event]:
-    """Load a file; what was shown of the cells before goes as soon as the new ones are there."""
+    """Load a file; what was shown of the cells before goes as soon as the new ones are there.
+
+    The session's table of the data set is left out: the card shows it.
+    """
     check_upload(path)
     session, before = conversation.session, conversation.session.adata
-    for event in session.load(path):
+    for event in session.load(path, name=name):
         if session.adata is not before:
             before = session.adata
             conversation.file_name = name
-            conversation.view = View(messages=conversation.view.messages, busy=True, card=dataset_card(session.report, name))
-        yield event
+            said = conversation.view.messages
+            conversation.view = View(messages=said, busy=True, card=dataset_card(session.report, name))
+        if not isinstance(event, TableReady):
+            yield event
 
 
 def _safely(events: Iterable[Event]) -> Iterator[Event]:
@@ -239,26 +255,21 @@ def _after_turn(conversation: Conversation) -> View:
 
 
 def _annotated_file(conversation: Conversation) -> Path | None:
-    """Write the cells with their answers for downloading, when the answers are new."""
-    adata = conversation.session.adata
-    if adata is None:
+    """Write the cells with their answers for downloading, when there are new ones."""
+    session = conversation.session
+    answers = (session.annotation, session.drug_result)
+    if not any(answers):
         return None
-    answers = adata.obs[[name for name in adata.obs if str(name).startswith(ANSWER_PREFIX)]]
-    if answers.empty:
-        return None
-    fingerprint = int(pd.util.hash_pandas_object(answers).sum()) + hash(tuple(answers))
-    if fingerprint != conversation.saved_answers:
+    if conversation.saved is None or any(new is not old for new, old in zip(answers, conversation.saved, strict=True)):
         stem = re.sub(r"\.(h5ad|h5|csv|tsv)(\.gz)?$", "", conversation.file_name, flags=re.IGNORECASE) or "cells"
-        conversation.annotated = _save(adata, conversation.folder / f"{stem}_instructcell.h5ad")
-        conversation.saved_answers = fingerprint
+        path = session.save_annotated(_new_folder(conversation) / f"{stem}_instructcell.h5ad")
+        conversation.saved, conversation.annotated = answers, path
     return conversation.annotated
 
 
-def _save(adata: AnnData, path: Path) -> Path:
-    """Write cells and give the path back; a new folder each time, so that the browser never serves an old copy."""
-    folder = Path(tempfile.mkdtemp(dir=path.parent))
-    adata.write_h5ad(folder / path.name)
-    return folder / path.name
+def _new_folder(conversation: Conversation) -> Path:
+    """A folder for one download: another address each time, so that no browser serves an old copy."""
+    return Path(tempfile.mkdtemp(dir=conversation.folder))
 
 
 def _newest_first(name: str, item: Any, others: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ def fit_page(figure: Figure) -> Figure:
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        height=HEIGHT_PX,
+        height=figure.layout.height or HEIGHT_PX,
         autosize=True,
         width=None,
-        margin={"l": 44, "r": 12, "t": 12, "b": 40},
+        margin={"l": 12, "r": 12, "t": 28, "b": 12},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8593a8", "activecolor": "#0f9c8a"},
         font={"family": "system-ui, sans-serif", "size": 12},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0, "title": None},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.12, "x": 0, "title": None},
     )
     fitted.update_xaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     fitted.update_yaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)

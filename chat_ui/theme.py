@@ -25,9 +25,7 @@ TEAL = Color(
     c900="#12423e",
     c950="#042624",
 )
-ROUND = Size(
-    name="instructcell", xxs="4px", xs="6px", sm="8px", md="10px", lg="12px", xl="16px", xxl="20px"
-)
+ROUND = Size(name="instructcell", xxs="4px", xs="6px", sm="8px", md="10px", lg="12px", xl="16px", xxl="20px")
 
 
 def page_theme() -> Base:
@@ -66,6 +64,11 @@ def page_theme() -> Base:
         button_secondary_background_fill_hover_dark="#1d2b4a",
         button_secondary_border_color="#d7dfe8",
         button_secondary_border_color_dark="#2a3a56",
+        button_border_width="1px",
+        button_secondary_border_color_hover="*primary_300",
+        button_primary_border_color="*primary_600",
+        body_text_color_subdued="#56657a",
+        body_text_color_subdued_dark="#9fb0c6",
         color_accent_soft="*primary_50",
         color_accent_soft_dark="#0f2f33",
         link_text_color="*primary_700",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -36,8 +38,8 @@ def cells(n: int = 60) -> AnnData:
 
 def report(adata: AnnData, **changes: Any) -> SimpleNamespace:
     """Return what the page shows of a data set."""
-    known = dict(n_cells=adata.n_obs, n_genes=adata.n_vars, species="human", matrix="X", scale="counts", coverage=0.93)
-    return SimpleNamespace(**{**known, "warnings": [], **changes})
+    known = {"n_cells": adata.n_obs, "n_genes": adata.n_vars, "species": "human", "matrix": "X", "scale": "counts"}
+    return SimpleNamespace(**{**known, "counts_recovered": False, "coverage": 0.93, "warnings": (), **changes})
 
 
 def embedding_map(adata: AnnData, names: np.ndarray) -> Figure:
@@ -56,23 +58,38 @@ class FakeSession:
     def __init__(self) -> None:
         self.adata: AnnData | None = None
         self.report: SimpleNamespace | None = None
+        self.annotation: object | None = None
+        self.drug_result: object | None = None
+        self.generated: AnnData | None = None
+
+    def save_annotated(self, path: Path) -> Path:
+        assert self.adata is not None
+        self.adata.write_h5ad(path)
+        return path
+
+    def save_generated(self, path: Path) -> Path:
+        assert self.generated is not None
+        self.generated.write_h5ad(path)
+        return path
 
     def suggestions(self) -> list[str]:
         if self.adata is None:
             return ["What marks a delta cell?", "What does GCG do?", "Generate 20 beta cells"]
         return ["What are these cells?", "Are they sensitive to gefitinib?", "Generate 20 beta cells"]
 
-    def load(self, path: Path) -> Iterator[Event]:
+    def load(self, path: Path, *, name: str) -> Iterator[Event]:
         if path.read_bytes().startswith(b"not"):
             raise ReadError(f"{path.name} is not an .h5ad file: it holds text. Export it again from scanpy.")
         self.adata = cells()
         self.report = report(self.adata)
+        self.annotation = None
+        yield TableReady("dataset", pd.DataFrame({"property": ["cells"]}))
         yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
 
     def send(self, text: str) -> Iterator[Event]:
         if "generate" in text.lower():
-            made = cells(20)
-            yield CellsGenerated(made)
+            self.generated = cells(20)
+            yield CellsGenerated(self.generated)
             yield TextDelta("Here are 20 pseudo-cells.")
         elif "bug" in text:
             yield TextDelta("Let me see. ")
@@ -90,10 +107,12 @@ class FakeSession:
         names = TYPES[np.arange(adata.n_obs) % 3]
         yield Progress(30, adata.n_obs, "annotating cells")
         adata.obs["instructcell_cell_type"] = pd.Categorical(names)
+        self.annotation = self.annotation or object()
         counted = pd.Series(names).value_counts().rename_axis("cell_type").reset_index(name="cells")
         yield TableReady("Cell types", counted)
         yield FigureReady("Map", embedding_map(adata, names))
-        for word in "These are mostly **type B pancreatic cells**: INS and IAPP are high.".split(" "):
+        sentence = "These are mostly **type B pancreatic cells**: INS and IAPP are high."
+        for word in sentence.split(" "):
             yield TextDelta(word + " ")
 
 
@@ -145,8 +164,7 @@ def test_the_annotated_file_is_written_again_only_for_new_answers(conversation: 
     last(handlers.load(conversation, islet_file))
     first = last(handlers.ask(conversation, "What are these cells?")).annotated
     assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated is first
-    assert conversation.session.adata is not None
-    conversation.session.adata.obs["instructcell_p_sensitive"] = 0.5
+    conversation.session.drug_result = object()
     assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated != first
 
 
@@ -214,18 +232,40 @@ def test_a_question_longer_than_the_limit_is_not_sent(conversation: Conversation
 
 
 @pytest.mark.parametrize(
-    "typed", ["<img src=x onerror=alert(1)>", "![x](http://example.org/x.png)", "**bold** <CELL>", "| a |\n|---|", "# T"]
+    ("typed", "active"),
+    [
+        ("<img src=x onerror=alert(1)>", "<"),
+        ("![x](http://example.org/x.png)", "["),
+        ("see https://example.org or www.example.org", "://"),
+        ("see www.example.org", "www."),
+        ("**bold** and __too__", "*_"),
+        ("| a |\n|---|", "|"),
+        ("# title", "#"),
+        ("12. list", "."),
+        ("- list", "-"),
+        ("`code` $x$ me@example.org &lt;", "`$@"),
+    ],
 )
-def test_what_a_visitor_types_is_shown_as_text(conversation: Conversation, typed: str) -> None:
+def test_what_a_visitor_types_is_shown_as_text(conversation: Conversation, typed: str, active: str) -> None:
     shown = last(handlers.ask(conversation, typed)).messages[0]["content"]
-    assert "<" not in shown
-    assert not any(mark in shown.replace("\\" + mark, "") for mark in "*[]!|#")
+    bare = re.sub(r"&#\d+;", "", shown)
+    assert active not in bare and (len(active) > 2 or not set(active).intersection(bare))
+    assert html.unescape(shown) == typed.replace("\n", "  \n")
+
+
+def test_an_ordinary_question_needs_no_escape() -> None:
+    question = "What are these cells (T or B)? Are CD8+ T-cells in 3.5 %: yes, no!"
+    assert handlers.plain(question) == question
 
 
 def test_names_from_a_file_cannot_put_html_or_pictures_into_an_answer() -> None:
     assert handlers.answer_text("**ok** <b>x</b> ![p](http://x.org/p.png)") == (
         "**ok** &lt;b>x&lt;/b> !\\[p](http://x.org/p.png)"
     )
+
+
+def test_code_in_an_answer_is_left_as_it_is() -> None:
+    assert handlers.answer_text("the column `<CELL>` of <x>") == "the column `<CELL>` of &lt;x>"
 
 
 def test_the_card_escapes_what_the_file_says() -> None:

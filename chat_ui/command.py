@@ -1,0 +1,144 @@
+"""`instructcell chat`: start the page in the terminal."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instructcell.errors import InstructCellError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UPLOAD_FOLDER = "GRADIO_TEMP_DIR"  # the variable from which Gradio learns where uploads go
+
+
+class AddressError(InstructCellError):
+    """The page cannot be served at the address that was asked for."""
+
+
+File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Cells to open with.", show_default=False)]
+Model = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
+Host = Annotated[str, typer.Option("--host", help="Address to serve at; 0.0.0.0 lets other machines in.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve at.")]
+
+
+def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", port: Port = 7860) -> None:
+    """Open the chat in the browser: upload cells, ask, see answers.
+
+    \b
+    Example:
+      instructcell chat cells.h5ad --port 7861
+    """
+    check_address(host, port)
+    if file is not None:
+        from chat_ui.handlers import check_upload
+
+        if not file.is_file():
+            raise InstructCellError(f"there is no file {file}; give the path of a file of cells, or start without one")
+        check_upload(file)
+    keep_uploads_apart()
+    checkpoint: Future[Any] = Future()
+    from chat_ui.app import build_page, demo_examples, serve
+    from instructcell.errors import CheckpointError
+
+    def new_session() -> Any:
+        """A visitor's session; the first visitor may come before the model is loaded, and waits for it."""
+        from instructcell.session import Session
+
+        return Session(checkpoint=checkpoint.result())
+
+    page = build_page(new_session, demo_examples(), file)
+    address = serve(page, host=host, port=port)
+    typer.echo(f"InstructCell is at {address}  (Ctrl+C stops it)")
+    if host not in LOOPBACK:
+        typer.echo(f"Whoever can reach this machine can use it: it listens on {host}.", err=True)
+    try:
+        load_model(model, checkpoint)
+    except CheckpointError:
+        page.close(verbose=False)
+        raise
+    page.block_thread()
+
+
+def load_model(name: str, checkpoint: Future[Any]) -> None:
+    """Load the checkpoint for all visitors, then what the first answers need; the page is up meanwhile.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such checkpoint, or it cannot be used.
+    """
+    try:
+        from instructcell.checkpoint import load_checkpoint
+        from instructcell.session import Session
+
+        checkpoint.set_result(load_checkpoint(name))
+    except Exception as error:
+        checkpoint.set_exception(error)
+        raise
+    Session(checkpoint=checkpoint.result()).warm_up()
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise unless the page can listen at `host`:`port`.
+
+    Raises
+    ------
+    AddressError
+        Says what stands in the way and which port is free.
+    """
+    try:
+        _listen_once(host, port)
+    except socket.gaierror:
+        raise AddressError(f"{host} is no address of this machine; use --host 127.0.0.1, or 0.0.0.0 for all.") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(
+                f"port {port} on {host} is in use by another program. "
+                f"Stop it, or choose another port: instructcell chat --port {free_port(host, port)}"
+            ) from None
+        if error.errno == errno.EACCES:
+            raise AddressError(
+                f"port {port} needs an administrator; choose one above 1023, such as --port 7860."
+            ) from None
+        raise AddressError(f"cannot serve at {host}:{port} ({error.strerror}); use --host 127.0.0.1.") from None
+
+
+def free_port(host: str, after: int) -> int:
+    """Return the first free port above `after`."""
+    for port in range(after + 1, min(after + 100, 65536)):
+        try:
+            _listen_once(host, port)
+        except OSError:
+            continue
+        return port
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
+
+
+def keep_uploads_apart() -> None:
+    """Let uploads and downloads of this run lie in a folder of their own, deleted when the chat stops."""
+    if UPLOAD_FOLDER not in os.environ:
+        folder = tempfile.mkdtemp(prefix="instructcell-chat-")
+        os.environ[UPLOAD_FOLDER] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder also goes when the chat is told to stop
+
+
+def _listen_once(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(address)
+        server.listen(1)
