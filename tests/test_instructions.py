@@ -86,7 +86,7 @@ def test_generation_answers_with_as_many_signals_as_asked():
 
 
 def test_a_condition_is_never_left_out_of_a_generation_request():
-    record = CellRecord(label="T cell", condition="IFN-beta")
+    record = CellRecord(label="T cell", condition="IFN-beta stimulated")
     assert all("ifn-beta" in r.prompt.casefold() for r in renderings("generation", record, settings=PLAIN))
 
 

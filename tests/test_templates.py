@@ -31,8 +31,11 @@ CONTEXTS = [
     ("annotation", RenderContext(label="oocyte", tissue="PBMC", contradicted=True)),
     (
         "generation",
-        RenderContext(label="B cell", cell_type=("B cell", "CD19+ B"), condition="IFN-beta", species="human"),
+        RenderContext(
+            label="B cell", cell_type=("B cell", "CD19+ B"), condition="IFN-beta stimulated", species="human"
+        ),
     ),
+    ("generation", RenderContext(cell_type=("B cell",), condition="healthy", tissue="lung (healthy / tumour)")),
     ("generation", RenderContext(label="oocyte", cell_type=("oocyte",), n_signals=4, tissue="embryo")),
     ("drug", RenderContext(drug="gefitinib", drug_names=("Iressa",), drug_target="EGFR", response="sensitive")),
     ("drug", RenderContext(drug="afatinib", response="resistant", n_cells=5, species="human", tissue="lung line")),
@@ -112,7 +115,7 @@ def test_options_and_known_facts_are_in_every_prompt(task, context):
         if context.species:
             assert re.search(r"human|homo sapiens|mouse|murine|mus musculus", rendered.prompt.casefold()), rendered
         if context.condition:
-            assert context.condition in rendered.prompt
+            assert context.condition.removesuffix(" stimulated") in rendered.prompt
 
 
 def test_listed_options_are_answered_with_the_option_alone():

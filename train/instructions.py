@@ -403,7 +403,7 @@ def corpus(n: int, seed: int, *, catalog: Catalog | None = None) -> Iterator[tup
             species=species,
             tissue=tissue,
             technology=technology,
-            condition="IFN-beta" if rng.random() < 0.05 else "",
+            condition="IFN-beta stimulated" if rng.random() < 0.05 else "",
             drug=rng.choice(list(DRUG_NAMES)),
             response=rng.choice(RESPONSES),
         )

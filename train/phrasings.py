@@ -741,11 +741,15 @@ HINTS = {
     "cond_where": _alts("[cond][where]"),
     "cond": _alts(
         """
-        condition:: "" after {condition}
-        condition:: "" treated with {condition}
-        condition:: "" stimulated with {condition}
-        condition:: "" ({condition})
-        condition:: "" under {condition}
+        3* stimulus:: "" stimulated with {stimulus}
+        stimulus:: "" after {stimulus}
+        stimulus:: "" treated with {stimulus}
+        stimulus:: "" under {stimulus}
+        stimulus:: "" ({condition})
+        stimulus:: "", {condition}
+        2* state:: "" ({condition})
+        state:: "", {condition}
+        state:: "", condition {condition}
         !condition:: ""
         """
     ),

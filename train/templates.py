@@ -365,6 +365,7 @@ def _capital(text: str) -> str:
 # ------------------------------------------------------------------------------------------ values of the context
 
 _HINTS = frozenset({"species", "tissue", "tech"})
+_STIMULATED = " stimulated"  # "IFN-beta stimulated" is something done to the cells, "healthy" is not
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 _NUMBER_WORDS = (
     "no",
@@ -391,6 +392,8 @@ def _features(task: Task, context: RenderContext, held_out: bool) -> frozenset[s
         "tissue": context.tissue,
         "tech": context.technology,
         "condition": context.condition,
+        "stimulus": context.condition.endswith(_STIMULATED),
+        "state": context.condition and not context.condition.endswith(_STIMULATED),
         "options": context.options,
         "target": context.drug_target,
         "guess": context.guess,
@@ -414,6 +417,7 @@ def _slots(task: Task, context: RenderContext, rng: Random) -> dict[str, Piece]:
         "a_tissue": (with_article(_either(TISSUE_NAMES, context.tissue, rng)), NAME),
         "technology": (_either(TECHNOLOGY_NAMES, context.technology, rng), NAME),
         "condition": (context.condition, NAME),
+        "stimulus": (context.condition.removesuffix(_STIMULATED), NAME),
         "label": (label, FIXED),
         "labels": (plural(label), FIXED),
         "a_label": (with_article(label), FIXED),
