@@ -52,11 +52,11 @@ def _example(*commands: str) -> str:
 class Verbs(TyperGroup):
     """The verbs in the order of a first visit; a mistake in the input becomes one message and exit code 2."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         order = {verb: position for position, verb in enumerate(VERBS)}
         return sorted(self.commands, key=lambda verb: (order.get(verb, len(order)), verb))
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except InstructCellError as error:
@@ -141,11 +141,11 @@ def inspect_file(
 
     Which matrix, which scale, which gene names, which species, and how many of the model's genes were measured.
     """
-    from instructcell.cells import inspect
+    from instructcell.doctor import inspect
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    report = inspect(_read(file, terminal, layer=layer, species=species), layer=layer, species=species)
-    terminal.text(report.to_markdown())
+    report = inspect(_read(file, terminal), layer=layer, species=species)
+    terminal.text(report.to_markdown(file.name))
     terminal.document({"file": file, **report.to_dict()})
 
 
@@ -174,7 +174,7 @@ def annotate(
     from instructcell import tools
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    adata = _read(file, terminal, layer=layer, species=species)
+    adata = _read(file, terminal)
     chosen = None if labels is None else labels.split(",")
     with terminal.progress("annotating cells") as progress:
         result = tools.annotate(
@@ -273,7 +273,7 @@ def drug(
     from instructcell import tools
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    adata = _read(file, terminal, layer=layer, species=species)
+    adata = _read(file, terminal)
     with terminal.progress(f"response to {drug}") as progress:
         result = tools.drug_response(
             adata, drug=drug, checkpoint=model, species=species, tissue=tissue, layer=layer, progress=progress
@@ -365,11 +365,11 @@ def _follow(events: Iterable[Event], terminal: Terminal) -> _Answer:
     return answer
 
 
-def _read(file: Path, terminal: Terminal, *, layer: str | None = None, species: str | None = None) -> AnnData:
+def _read(file: Path, terminal: Terminal) -> AnnData:
     from instructcell.cells import read
 
     with terminal.progress(f"reading {file.name}"):
-        return read(file, layer=layer, species=species)
+        return read(file)
 
 
 def _keep(adata: AnnData, output: Path | None, terminal: Terminal) -> None:

@@ -91,7 +91,9 @@ class Terminal:
     def document(self, result: dict[str, Any]) -> None:
         """The whole result as JSON, if it was asked for."""
         if self.as_json:
-            typer.echo(json.dumps(result, ensure_ascii=False, indent=2, default=_plain))
+            text = json.dumps(result, default=_plain)
+            finite = json.loads(text, parse_constant=lambda _: None)  # NaN and infinity are not JSON
+            typer.echo(json.dumps(finite, ensure_ascii=False, indent=2))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
