@@ -11,7 +11,7 @@ import copy
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -246,57 +246,58 @@ def _score_batch(prefix: _Prefix, trie: LabelTrie) -> Tensor:
     Nodes of equal depth are stepped together over all rows that reach them; a node without a choice costs nothing.
     """
     n_rows, device = len(prefix.logits), prefix.logits.device
-    result = torch.zeros(n_rows, trie.n_labels, device=device)
-    share = trie.share.to(device)
-    live: dict[int, list[tuple[int, Tensor, Tensor]]] = defaultdict(list)  # depth -> (node, rows, probability)
+    mass = torch.zeros(n_rows, len(trie.paths), device=device)  # probability that came to rest at a node
+    best = torch.zeros(n_rows, device=device)  # of the likeliest label so far
+    live: dict[int, list[_Branch]] = defaultdict(list)  # by depth
 
     def arrive(node: int, rows: Tensor, probability: Tensor) -> None:
         node = trie.settled[node]
-        go_on = (probability >= PRUNE_BELOW) & bool(trie.children[node])
-        result.index_add_(0, rows[~go_on], probability[~go_on].unsqueeze(1) * share[node])
+        if not trie.children[node]:
+            mass[rows, node] = probability
+            best[rows] = torch.maximum(best[rows], probability)
+            return
+        go_on = probability >= PRUNE_BELOW
+        mass[rows[~go_on], node] = probability[~go_on]
         if go_on.any():
-            live[len(trie.paths[node])].append((node, rows[go_on], probability[go_on]))
+            live[len(trie.paths[node])].append(_Branch(node, rows[go_on], probability[go_on]))
 
     arrive(0, torch.arange(n_rows, device=device), torch.ones(n_rows, device=device))
     while live:
-        depth = min(live)
-        groups = _drop_settled_rows(live.pop(depth), result, share)
-        for (node, rows, probability), logits in zip(groups, _group_logits(prefix, trie, groups), strict=True):
-            tokens = torch.tensor(list(trie.children[node]), device=device)
-            chance = probability.unsqueeze(1) * torch.softmax(logits[:, tokens].float(), dim=1)  # [n, children]
-            for column, child in enumerate(trie.children[node].values()):
-                arrive(child, rows, chance[:, column])
+        branches = []
+        for branch in live.pop(min(live)):
+            over = best[branch.rows] > SETTLED_ABOVE
+            mass[branch.rows[over], branch.node] = branch.probability[over]
+            branches.append(_Branch(branch.node, branch.rows[~over], branch.probability[~over]))
+        for branch, logits in zip(branches, _branch_logits(prefix, trie, branches), strict=True):
+            tokens = torch.tensor(list(trie.children[branch.node]), device=device)
+            chance = branch.probability.unsqueeze(1) * torch.softmax(logits[:, tokens].float(), dim=1)  # [n, children]
+            for column, child in enumerate(trie.children[branch.node].values()):
+                arrive(child, branch.rows, chance[:, column])
+    result = mass @ trie.share.to(device)
     return result / result.sum(1, keepdim=True)  # rounding only
 
 
-def _drop_settled_rows(
-    groups: list[tuple[int, Tensor, Tensor]], result: Tensor, share: Tensor
-) -> list[tuple[int, Tensor, Tensor]]:
-    """Spread what little is left where one label has won, and return the branches that still matter."""
-    done = result.max(1).values > SETTLED_ABOVE  # [R]
-    kept = []
-    for node, rows, probability in groups:
-        over = done[rows]
-        result.index_add_(0, rows[over], probability[over].unsqueeze(1) * share[node])
-        if not over.all():
-            kept.append((node, rows[~over], probability[~over]))
-    return kept
+class _Branch(NamedTuple):
+    """Rows that may go through a node of the trie, and how likely each does."""
+
+    node: int
+    rows: Tensor  # [n], each once
+    probability: Tensor  # [n]
 
 
-def _group_logits(prefix: _Prefix, trie: LabelTrie, groups: list[tuple[int, Tensor, Tensor]]) -> Iterator[Tensor]:
-    """Logits [n, V] for the rows of each group; all groups lie at one depth."""
-    if not groups:
-        return
-    if not trie.paths[groups[0][0]]:  # the root: known from reading the prompts
-        yield prefix.logits[groups[0][1]]
-        return
+def _branch_logits(prefix: _Prefix, trie: LabelTrie, branches: list[_Branch]) -> Sequence[Tensor]:
+    """Logits [n, V] for the rows of each branch; all branches lie at one depth."""
+    if not trie.paths[branches[0].node]:  # the root: known from reading the prompts
+        return [prefix.logits[branches[0].rows]]
     device = prefix.logits.device
-    all_rows = torch.cat([rows for _, rows, _ in groups])
-    paths = [torch.tensor(trie.paths[node], device=device).expand(len(rows), -1) for node, rows, _ in groups]
-    tokens = torch.cat(paths)
-    pieces = zip(all_rows.split(MAX_BRANCHES), tokens.split(MAX_BRANCHES), strict=True)
-    logits = torch.cat([prefix.next_logits(rows, ids) for rows, ids in pieces])
-    yield from logits.split([len(rows) for _, rows, _ in groups])
+    sizes = [len(branch.rows) for branch in branches]
+    if not sum(sizes):
+        return [prefix.logits[:0]] * len(branches)
+    rows = torch.cat([branch.rows for branch in branches])
+    paths = torch.tensor([trie.paths[branch.node] for branch in branches], device=device)  # [branches, L]
+    tokens = paths.repeat_interleave(torch.tensor(sizes, device=device), dim=0)
+    pieces = zip(rows.split(MAX_BRANCHES), tokens.split(MAX_BRANCHES), strict=True)
+    return torch.cat([prefix.next_logits(some, ids) for some, ids in pieces]).split(sizes)
 
 
 class AnswerStream:

@@ -1,0 +1,43 @@
+"""Tiny things that tests share; nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from anndata import AnnData
+
+import tiny
+from instructcell.model import InstructCellForConditionalGeneration
+from instructcell.processor import InstructCellProcessor
+
+
+@pytest.fixture(scope="session")
+def tiny_processor() -> InstructCellProcessor:
+    return tiny.make_processor()
+
+
+@pytest.fixture(scope="session")
+def tiny_causal_processor() -> InstructCellProcessor:
+    return tiny.make_processor(is_encoder_decoder=False)
+
+
+@pytest.fixture
+def tiny_t5_model(tiny_processor: InstructCellProcessor) -> InstructCellForConditionalGeneration:
+    return tiny.make_model(tiny_processor, n_classes=3)
+
+
+@pytest.fixture
+def tiny_qwen_model(tiny_causal_processor: InstructCellProcessor) -> InstructCellForConditionalGeneration:
+    return tiny.make_model(tiny_causal_processor, n_classes=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved checkpoint folder with a tiny random T5."""
+    return tiny.make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture
+def synthetic_adata() -> AnnData:
+    return tiny.make_adata()
