@@ -459,7 +459,7 @@ class LabelSet(Sequence[Label]):
         return next((label for label in bearers if id in ontology and label.name == ontology.name(id)), None)
 
     def _meanings(self, text: str) -> list[Label]:
-        """What a user's label means: a label of ours, a term of the ontology as a label, or our labels with its words."""
+        """What a user's label means: a label of ours, else a term of the ontology, else our labels with its words."""
         ours = self.find(text)
         if ours is not None:
             return [ours]

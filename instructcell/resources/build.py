@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructcell.errors import InstructCellError, ResourceError
-from instructcell.resources import CHECKSUMS, RESOURCES, file_sha256
+from instructcell.resources import CHECKSUMS, DEMO_CELLS, RESOURCES, file_sha256
 from instructcell.resources.cell_types import (
     MARKER_COLUMNS,
     ONTOLOGY_COLUMNS,
@@ -30,6 +30,14 @@ from instructcell.resources.gene_table import COLUMNS as GENE_COLUMNS
 from instructcell.resources.gene_table import build_gene_table
 
 CACHE = Path(__file__).parents[2] / ".cache" / "resources"
+OUTPUTS = (
+    "genes.tsv.gz",
+    "ontology.tsv.gz",
+    "markers.tsv.gz",
+    "label_map.tsv",
+    "finer_labels.tsv",
+    *DEMO_CELLS.values(),
+)
 SUMMARY = "Build the shipped resources from pinned registry packages."
 
 
@@ -120,16 +128,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_checksums(folder: Path) -> list[str]:
-    """Record the sha256 of every data file in ``folder`` (not of its modules, nor of subfolders)."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_data(path)]
-    lines = [f"{file_sha256(path)}  {path.name}\n" for path in files]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-    return [path.name for path in files]
-
-
-def is_data(path: Path) -> bool:
-    """Whether a file of the resources folder is a resource rather than a module or the checksums."""
-    return path.suffix not in {".py", ".pyc"} and path.name != CHECKSUMS and not path.name.startswith(".")
+    """Record the sha256 of the files that the steps make or check, as far as they are in ``folder``."""
+    files = [name for name in OUTPUTS if (folder / name).is_file()]
+    text = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in files)
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
+    return files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
