@@ -254,7 +254,7 @@ def find_cell_type(text: str, labels: LabelSet) -> Label | None:
 
 def find_drug_name(text: str, drugs: DrugSet) -> Drug | None:
     """The drug the checkpoint knows that a text names."""
-    return _first_run(text, drugs.find, longest=3)
+    return drugs.find(text)
 
 
 def find_tissue(text: str, labels: LabelSet) -> str | None:

@@ -25,7 +25,7 @@ from instructcell.align import AlignedCells, align_genes
 from instructcell.checkpoint import Checkpoint, load_checkpoint
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
-from instructcell.errors import DrugError, InstructCellError, LabelError
+from instructcell.errors import InstructCellError, LabelError
 from instructcell.generation import generate_cells, score_labels
 from instructcell.labels import Label, LabelSet
 from instructcell.processor import Prompt
@@ -498,14 +498,7 @@ def drugs_of(loaded: Checkpoint) -> DrugSet:
 
 def find_drug(loaded: Checkpoint, name: str) -> Drug:
     """The drug that `name` names; a DrugError with the list of known ones if the checkpoint does not know it."""
-    drugs = drugs_of(loaded)
-    drug = drugs.find(name)
-    if drug is None:
-        raise DrugError(
-            f"'{name}' is not a drug this checkpoint was trained on, so it gives no answer about it. "
-            f"Known drugs: {', '.join(drugs.names)}"
-        )
-    return drug
+    return drugs_of(loaded).get(name)
 
 
 @dataclass(frozen=True)
