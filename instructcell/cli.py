@@ -134,6 +134,7 @@ def inspect_file(
     file: File,
     layer: Layer = None,
     species: Species = None,
+    model: Model = "mini",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -141,10 +142,13 @@ def inspect_file(
 
     Which matrix, which scale, which gene names, which species, and how many of the model's genes were measured.
     """
+    from instructcell.checkpoint import load_checkpoint
     from instructcell.doctor import inspect
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    report = inspect(_read(file, terminal), layer=layer, species=species)
+    adata = _read(file, terminal)
+    with terminal.progress("looking at the cells"):
+        report = inspect(adata, layer=layer, species=species, genes=load_checkpoint(model).processor.genes)
     terminal.text(report.to_markdown(file.name))
     terminal.document({"file": file, **report.to_dict()})
 

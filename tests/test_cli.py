@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from click.testing import Result
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from instructcell import __version__
 from instructcell.cli import VERBS, app
@@ -103,11 +102,14 @@ def test_a_plugin_that_cannot_be_loaded_says_why_when_it_is_called(run: Run, mon
 # What the verbs do
 
 
-def test_inspect_reports_the_file(run: Run, cells: Path, synthetic_adata: AnnData) -> None:
-    shown = run("inspect", cells)
+def test_inspect_reports_the_file_and_the_models_genes_in_it(
+    run: Run, cells: Path, synthetic_adata: AnnData, tiny_checkpoint: Path
+) -> None:
+    shown = run("inspect", cells, "--model", tiny_checkpoint)
     assert shown.exit_code == 0 and f"{synthetic_adata.n_obs:,} cells" in shown.stdout
-    report = json.loads(run("inspect", cells, "--json").stdout)
+    report = json.loads(run("inspect", cells, "--model", tiny_checkpoint, "--json").stdout)
     assert report["n_cells"] == synthetic_adata.n_obs and report["scale"] == "counts"
+    assert 0 < report["coverage"] <= 1
 
 
 def test_annotate_writes_types_and_leaves_the_cells_as_they_were(
