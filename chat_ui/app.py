@@ -180,7 +180,7 @@ def _results_panel() -> tuple[Any, ...]:
     with gr.Group(visible=False, elem_id="ic-results-table") as table_box:
         table_name = gr.Radio([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
         table = gr.Dataframe(
-            interactive=False, show_label=False, label="Table", max_height=300, buttons=["copy"], elem_id="ic-table"
+            interactive=False, show_label=False, label="Table", max_height=300, buttons=[], elem_id="ic-table"
         )
     with gr.Row(elem_id="ic-downloads"):
         annotated = gr.DownloadButton("Annotated cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-annotated")

@@ -26,7 +26,7 @@ class AddressError(InstructCellError):
     """The page cannot be served at the address that was asked for."""
 
 
-File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Cells to open with.", show_default=False)]
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Cells to open with.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
 Host = Annotated[str, typer.Option("--host", help="Address to serve at; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve at.")]
@@ -49,7 +49,6 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
     keep_uploads_apart()
     checkpoint: Future[Any] = Future()
     from chat_ui.app import build_page, demo_examples, serve
-    from instructcell.errors import CheckpointError
 
     def new_session() -> Any:
         """A visitor's session; the first visitor may come before the model is loaded, and waits for it."""
@@ -62,11 +61,7 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
     typer.echo(f"InstructCell is at {address}  (Ctrl+C stops it)")
     if host not in LOOPBACK:
         typer.echo(f"Whoever can reach this machine can use it: it listens on {host}.", err=True)
-    try:
-        load_model(model, checkpoint)
-    except CheckpointError:
-        page.close(verbose=False)
-        raise
+    load_model(model, checkpoint)
     page.block_thread()
 
 
