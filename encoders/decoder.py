@@ -57,7 +57,8 @@ class CellDecoder(nn.Module):
         self.to_genes = nn.Linear(hidden, config.n_genes)
         self.dispersion_base = nn.Parameter(torch.zeros(config.n_genes))
         self.dispersion_low_rank = nn.Sequential(
-            nn.Linear(hidden, config.dispersion_rank, bias=False), nn.Linear(config.dispersion_rank, config.n_genes, bias=False)
+            nn.Linear(hidden, config.dispersion_rank, bias=False),
+            nn.Linear(config.dispersion_rank, config.n_genes, bias=False),
         )
 
     def init_gene_bias(self, mean_share: Tensor) -> None:
@@ -116,7 +117,9 @@ class CellDecoder(nn.Module):
         component = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)  # [M, 1]
         index = component.unsqueeze(-1).expand(-1, -1, self.config.n_latent)
         mean, log_std = prior.mean.gather(1, index).squeeze(1), prior.log_std.gather(1, index).squeeze(1)
-        latent = mean + torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device) * log_std.exp()
+        latent = (
+            mean + torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device) * log_std.exp()
+        )
         if library_size is None:
             centre = prior.library_mean.gather(1, component).squeeze(1)
             spread = prior.library_log_std.gather(1, component).squeeze(1).exp()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +64,15 @@ class Run:
         logger.info("stage 1 of 3: cell encoder")
         encoder_stage = EncoderStage(self.model.cell_encoder, self.model.cell_classifier)
         cells = CellDataset(self.datasets, seed, stages.encoder.steps * stages.encoder.batch_size)
-        run_stage("encoder", encoder_stage, stages.encoder, cells, CellCollator(self.datasets, self.targets, augmentation), self.folder, seed=seed)
+        run_stage(
+            "encoder",
+            encoder_stage,
+            stages.encoder,
+            cells,
+            CellCollator(self.datasets, self.targets, augmentation),
+            self.folder,
+            seed=seed,
+        )
 
         logger.info("stage 2 of 3: instructions")
         collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
@@ -78,7 +85,9 @@ class Run:
         bank = SignalBank(self.model, collator, self.generation_requests(examples))
         pairs = DecoderDataset(self.datasets, bank, seed, stages.decoder.steps * stages.decoder.batch_size)
         decoder = DecoderStage(self.model.cell_decoder)
-        run_stage("decoder", decoder, stages.decoder, pairs, DecoderCollator(self.datasets), self.folder, seed=seed, kl=True)
+        run_stage(
+            "decoder", decoder, stages.decoder, pairs, DecoderCollator(self.datasets), self.folder, seed=seed, kl=True
+        )
 
     def generation_requests(self, examples: InstructionDataset) -> dict[Any, list[Example]]:
         """Many phrasings of a request for every kind of cell the decoder trains on."""
@@ -87,10 +96,14 @@ class Run:
             rng = Random(f"{self.recipe.seed}/{dataset}/{kind}")
             record, settings = examples.record(dataset, rows[0]), examples.hints(dataset)
             rendered = [
-                instruction("generation", record, rng, catalog=self.catalog, settings=settings, n_signals=1 + (i % 8 == 7))
+                instruction(
+                    "generation", record, rng, catalog=self.catalog, settings=settings, n_signals=1 + (i % 8 == 7)
+                )
                 for i in range(N_PHRASINGS)
             ]
-            requests[dataset, kind] = [Example("generation", Prompt.parse(r.prompt, 0), answer_of(r.answer)) for r in rendered]
+            requests[dataset, kind] = [
+                Example("generation", Prompt.parse(r.prompt, 0), answer_of(r.answer)) for r in rendered
+            ]
         return requests
 
     def save(self, folder: Path, calibration: Mapping[str, float]) -> None:
@@ -124,7 +137,9 @@ class Run:
                 self.recipe.backbone, self.genes, ensembl_ids=ids, n_embeddings=n_embeddings
             )
         else:
-            tokenizer = build_tokenizer(tokenizer_texts(self.catalog, self.recipe.seed), self.recipe.backbone["vocab_size"])
+            tokenizer = build_tokenizer(
+                tokenizer_texts(self.catalog, self.recipe.seed), self.recipe.backbone["vocab_size"]
+            )
             processor = InstructCellProcessor(
                 tokenizer,
                 self.genes,
@@ -138,8 +153,14 @@ class Run:
 
     def _build_model(self) -> InstructCellForConditionalGeneration:
         backbone = self.recipe.backbone
-        config = backbone if isinstance(backbone, str) else T5Config(
-            feed_forward_proj="gated-gelu", tie_word_embeddings=True, **{k: v for k, v in backbone.items() if k != "vocab_size"}
+        config = (
+            backbone
+            if isinstance(backbone, str)
+            else T5Config(
+                feed_forward_proj="gated-gelu",
+                tie_word_embeddings=True,
+                **{k: v for k, v in backbone.items() if k != "vocab_size"},
+            )
         )
         model = InstructCellForConditionalGeneration.from_backbone(
             config,
@@ -164,7 +185,14 @@ def label_set(datasets: Sequence[LabelledCells]) -> LabelSet:
             name = str(cells.label[row])
             entry = rows.setdefault(
                 name,
-                {"id": str(cells.label_id[row]), "synonyms": {}, "tissues": {}, "species": {}, "n": 0, "can_generate": False},
+                {
+                    "id": str(cells.label_id[row]),
+                    "synonyms": {},
+                    "tissues": {},
+                    "species": {},
+                    "n": 0,
+                    "can_generate": False,
+                },
             )
             entry["synonyms"].setdefault(str(cells.dataset_label[row]))
             entry["tissues"].setdefault(str(cells.tissue[row]))
@@ -227,7 +255,3 @@ def mean_share(datasets: Sequence[LabelledCells]) -> Tensor:
 def tokenizer_texts(catalog: Catalog, seed: int) -> list[str]:
     """Prompts in lower case and answers in their own."""
     return [text for prompt, answer in corpus(N_CORPUS, seed, catalog=catalog) for text in (prompt.lower(), answer)]
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

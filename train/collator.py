@@ -66,7 +66,9 @@ class Strata:
         self.cumulative = np.cumsum(weights / weights.sum()) if len(weights) else weights
 
     def draw(self, rng: np.random.Generator) -> tuple[int, Any, np.ndarray]:
-        dataset, key, rows, _ = self.groups[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.groups) - 1)]
+        dataset, key, rows, _ = self.groups[
+            min(int(np.searchsorted(self.cumulative, rng.random())), len(self.groups) - 1)
+        ]
         return dataset, key, rows
 
 
@@ -110,12 +112,16 @@ def drug_strata(datasets: Sequence[LabelledCells]) -> Strata:
     return Strata(groups)
 
 
-def _balanced(dataset: int, kinds: np.ndarray, rows: np.ndarray, weight: float) -> list[tuple[int, Any, np.ndarray, float]]:
+def _balanced(
+    dataset: int, kinds: np.ndarray, rows: np.ndarray, weight: float
+) -> list[tuple[int, Any, np.ndarray, float]]:
     if not len(rows):
         return []
     found, sizes = np.unique(kinds[rows], return_counts=True)
     shares = np.sqrt(sizes) / np.sqrt(sizes).sum() * weight * len(rows) ** 0.5
-    return [(dataset, str(kind), rows[kinds[rows] == kind], float(share)) for kind, share in zip(found, shares, strict=True)]
+    return [
+        (dataset, str(kind), rows[kinds[rows] == kind], float(share)) for kind, share in zip(found, shares, strict=True)
+    ]
 
 
 class InstructionDataset(Dataset):
@@ -143,13 +149,16 @@ class InstructionDataset(Dataset):
         tasks: dict[str, float] | None = None,
     ) -> None:
         self.datasets, self.recipe, self.catalog, self.length = datasets, recipe, catalog, length
+        self.batch_size = recipe.stages.instructions.batch_size
         self.strata = {
             "annotation": annotation_strata(datasets),
             "generation": generation_strata(datasets),
             "drug": drug_strata(datasets),
         }
         shares = tasks or recipe.tasks
-        self.tasks = [task for task in TASKS if shares.get(task, 0) > 0 and (task == "markers" or self.strata[task].groups)]
+        self.tasks = [
+            task for task in TASKS if shares.get(task, 0) > 0 and (task == "markers" or self.strata[task].groups)
+        ]
         self.shares = np.array([shares[task] for task in self.tasks])
         self.marked = [label for label in catalog.labels if catalog.markers.get(label)]
 
@@ -163,25 +172,29 @@ class InstructionDataset(Dataset):
         if task == "markers":
             rendered = instruction("markers", CellRecord(label=text.choice(self.marked)), text, catalog=self.catalog)
             return Example(task, Prompt.parse(rendered.prompt, 0), answer_of(rendered.answer))
-        return getattr(self, f"_{task}")(rng, text, int(rng.integers(2**31)))
+        return getattr(self, f"_{task}")(index, rng, text)
 
-    def _annotation(self, rng: np.random.Generator, text: Random, seed: int) -> Example:
+    def _annotation(self, index: int, rng: np.random.Generator, text: Random) -> Example:
         dataset, label, rows = self.strata["annotation"].draw(rng)
-        chosen = rng.choice(rows, min(_n_cells(rng, single=0.6), len(rows)), replace=False)
+        chosen = rng.choice(rows, min(_n_cells(rng, self._most_cells(index), single=0.4), len(rows)), replace=False)
         record = self._record(dataset, chosen[0])
         rendered = instruction("annotation", record, text, catalog=self.catalog, n_cells=len(chosen))
         cells = tuple(CellChoice(dataset, int(row)) for row in chosen)
-        return Example("annotation", Prompt.parse(rendered.prompt, len(cells)), answer_of(rendered.answer), cells, seed=seed)
+        return Example(
+            "annotation", Prompt.parse(rendered.prompt, len(cells)), answer_of(rendered.answer), cells, seed=_seed(rng)
+        )
 
-    def _drug(self, rng: np.random.Generator, text: Random, seed: int) -> Example:
+    def _drug(self, index: int, rng: np.random.Generator, text: Random) -> Example:
         dataset, (drug, response), rows = self.strata["drug"].draw(rng)
-        chosen = rng.choice(rows, min(_n_cells(rng, single=0.75), len(rows)), replace=False)
+        chosen = rng.choice(rows, min(_n_cells(rng, self._most_cells(index), single=0.6), len(rows)), replace=False)
         record = replace(self._record(dataset, chosen[0]), drug=drug, response=response)
         rendered = instruction("drug", record, text, catalog=self.catalog, n_cells=len(chosen))
         cells = tuple(CellChoice(dataset, int(row)) for row in chosen)
-        return Example("drug", Prompt.parse(rendered.prompt, len(cells)), answer_of(rendered.answer), cells, seed=seed)
+        return Example(
+            "drug", Prompt.parse(rendered.prompt, len(cells)), answer_of(rendered.answer), cells, seed=_seed(rng)
+        )
 
-    def _generation(self, rng: np.random.Generator, text: Random, seed: int) -> Example:
+    def _generation(self, index: int, rng: np.random.Generator, text: Random) -> Example:
         dataset, _, rows = self.strata["generation"].draw(rng)
         n_signals = 1 if rng.random() < 0.8 else int(rng.integers(2, 5))
         chosen = rng.choice(rows, min(n_signals, len(rows)), replace=False)
@@ -194,7 +207,14 @@ class InstructionDataset(Dataset):
             n_signals=len(chosen),
         )
         signals = tuple(CellChoice(dataset, int(row)) for row in chosen)
-        return Example("generation", Prompt.parse(rendered.prompt, 0), answer_of(rendered.answer), signals=signals, seed=seed)
+        return Example(
+            "generation", Prompt.parse(rendered.prompt, 0), answer_of(rendered.answer), signals=signals, seed=_seed(rng)
+        )
+
+    def _most_cells(self, index: int) -> int:
+        """Cells a prompt may hold, one draw for a whole batch: prompts of like length need little padding."""
+        rng = np.random.default_rng((self.recipe.seed, 3, index // self.batch_size))
+        return int(rng.choice([1, 4, MAX_CELLS], p=[0.5, 0.3, 0.2]))
 
     def hints(self, dataset: int) -> InstructionSettings | None:
         """How generation prompts about a data set speak of species and tissue."""
@@ -213,9 +233,13 @@ class InstructionDataset(Dataset):
     record = _record
 
 
-def _n_cells(rng: np.random.Generator, *, single: float) -> int:
-    """One cell, or 2 to 16, small groups more often."""
-    return 1 if rng.random() < single else int(np.exp(rng.uniform(np.log(2), np.log(MAX_CELLS + 1))))
+def _n_cells(rng: np.random.Generator, most: int, *, single: float) -> int:
+    """One cell, or 2 to `most`, small groups more often."""
+    return 1 if most == 1 or rng.random() < single else int(np.exp(rng.uniform(np.log(2), np.log(most + 1))))
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
 
 
 class CellTensors:
@@ -281,13 +305,17 @@ class CellDataset(Dataset):
     def __getitem__(self, index: int) -> Example:
         rng = np.random.default_rng((self.seed, 1, index))
         dataset, _, rows = self.strata.draw(rng)
-        return Example("annotation", Prompt(()), Answer(()), (CellChoice(dataset, int(rng.choice(rows))),), seed=int(rng.integers(2**31)))
+        return Example(
+            "annotation", Prompt(()), Answer(()), (CellChoice(dataset, int(rng.choice(rows))),), seed=_seed(rng)
+        )
 
 
 class CellCollator:
     """Examples -> counts [N, G], measured [N, G], cell_targets [N, C]."""
 
-    def __init__(self, datasets: Sequence[LabelledCells], targets: Sequence[Tensor], augmentation: Augmentation | None) -> None:
+    def __init__(
+        self, datasets: Sequence[LabelledCells], targets: Sequence[Tensor], augmentation: Augmentation | None
+    ) -> None:
         self.cells, self.targets = CellTensors(datasets, augmentation), targets
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:

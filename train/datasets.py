@@ -1,6 +1,6 @@
 """Labelled cells for training and evaluation, aligned to one gene vocabulary and split by the recipe.
 
-    file -> read, inspect, align (as for a user's file) -> labels through the label map -> training and held-out rows
+file -> read, inspect, align (as for a user's file) -> labels through the label map -> training and held-out rows
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class LabelledCells:
     tissue: np.ndarray
     technology: np.ndarray
     condition: np.ndarray
-    drugs: tuple[tuple[np.ndarray, np.ndarray], ...]  # (drug name, response "sensitive" / "resistant" / "") per drug entry
+    drugs: tuple[
+        tuple[np.ndarray, np.ndarray], ...
+    ]  # (drug name, response "sensitive" / "resistant" / "") per drug entry
     held_out: np.ndarray  # [N] bool
 
     @property
@@ -88,7 +90,9 @@ def load_dataset(entry: DataEntry, folder: Path, genes: Sequence[str], seed: int
     """Read one file of the recipe."""
     path = folder / f"{entry.file}.h5ad"
     if not path.is_file():
-        raise ReadError(f"the recipe names {entry.file}, but {path} does not exist; get it (see the model card) or remove the entry")
+        raise ReadError(
+            f"the recipe names {entry.file}, but {path} does not exist; get it (see the model card) or remove the entry"
+        )
     adata = read(path)
     report = inspect(adata)
     aligned = align_genes(adata, genes, report)
@@ -129,7 +133,9 @@ def hold_out(obs: pd.DataFrame, entry: DataEntry, seed: int) -> np.ndarray:
         held = np.zeros(len(obs), bool)
         for column, groups in entry.hold_out.items():
             if column not in obs:
-                raise ConfigError(f"{entry.file}: hold_out names the column {column!r}; obs has {', '.join(obs.columns)}")
+                raise ConfigError(
+                    f"{entry.file}: hold_out names the column {column!r}; obs has {', '.join(obs.columns)}"
+                )
             values = obs[column].astype(str).to_numpy()
             missing = sorted(set(map(str, groups)) - set(values))
             if missing:
@@ -183,7 +189,12 @@ def to_adata(cells: LabelledCells, rows: Iterable[int], genes: Sequence[str]) ->
     index = np.asarray(list(rows))
     measured = np.flatnonzero(cells.measured)
     obs = pd.DataFrame(
-        {"label": cells.label[index], "label_id": cells.label_id[index], "species": cells.species[index], "tissue": cells.tissue[index]},
+        {
+            "label": cells.label[index],
+            "label_id": cells.label_id[index],
+            "species": cells.species[index],
+            "tissue": cells.tissue[index],
+        },
         index=[f"cell{i}" for i in index],
     )
     var = pd.DataFrame(index=[genes[j] for j in measured])

@@ -6,7 +6,7 @@ An unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -51,7 +51,9 @@ class DataEntry:
         if self.use not in ("training", "evaluation"):
             raise ConfigError(f"data entry {self.file}: use must be training or evaluation, got {self.use!r}")
         if self.use == "training" and not self.hold_out:
-            raise ConfigError(f"data entry {self.file}: state hold_out, groups or a share; every file keeps cells for testing")
+            raise ConfigError(
+                f"data entry {self.file}: state hold_out, groups or a share; every file keeps cells for testing"
+            )
         if self.hint not in ("sometimes", "always"):
             raise ConfigError(f"data entry {self.file}: hint must be sometimes or always, got {self.hint!r}")
 
@@ -142,12 +144,17 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def _build(cls: type, content: Any, where: str) -> Any:
     """A dataclass from a mapping, key by key."""
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{where}: expected a mapping with the keys of {cls.__name__}, found {type(content).__name__}")
+        raise ConfigError(
+            f"{where}: expected a mapping with the keys of {cls.__name__}, found {type(content).__name__}"
+        )
     known = [f.name for f in fields(cls)]
     for key in content:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
-            raise ConfigError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"))
+            raise ConfigError(
+                f"{where}: unknown key {key!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            )
     hints = get_type_hints(cls)
     try:
         return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in content.items()})
@@ -165,3 +172,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float or (float in arguments and type(None) in arguments):
         return None if value is None else float(value)
     return value
+
+
+def with_backbone(recipe: Recipe, backbone: str) -> Recipe:
+    """The same recipe around another language model, under an output name of its own."""
+    return replace(recipe, backbone=backbone, output=f"{recipe.output}-{Path(backbone).name.lower()}")

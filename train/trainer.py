@@ -1,8 +1,8 @@
 """Training in three stages, each a resumable run of Hugging Face's `Trainer`.
 
-    encoder       cell encoder + read-out on single cells: what carries across studies
-    instructions  the whole model on rendered instructions: text, drug response, <SIGNAL>
-    decoder       the pseudo-cell decoder alone, on the frozen model's states at <SIGNAL>
+encoder       cell encoder + read-out on single cells: what carries across studies
+instructions  the whole model on rendered instructions: text, drug response, <SIGNAL>
+decoder       the pseudo-cell decoder alone, on the frozen model's states at <SIGNAL>
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         task = inputs.pop("task", None)
         if self.kl_steps:
             inputs["kl_weight"] = min(1.0, (self.state.global_step + 1) / self.kl_steps)
@@ -84,7 +86,16 @@ class StageTrainer(Trainer):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _record(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any], task: Tensor | None) -> None:
-        for name in ("readout", "readout_loss", "nll", "generation_nll", "kl", "generation_kl", "library", "library_loss"):
+        for name in (
+            "readout",
+            "readout_loss",
+            "nll",
+            "generation_nll",
+            "kl",
+            "generation_kl",
+            "library",
+            "library_loss",
+        ):
             if outputs.get(name) is not None:
                 self.terms[name.removesuffix("_loss").removeprefix("generation_")].append(float(outputs[name].detach()))
         if task is None:
@@ -104,7 +115,9 @@ class StageTrainer(Trainer):
 
 def text_loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean token cross-entropy of each answer: logits [B, L, V], labels [B, L] -> [B]."""
-    losses = nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED_LABEL, reduction="none")
+    losses = nn.functional.cross_entropy(
+        logits.transpose(1, 2).float(), labels, ignore_index=IGNORED_LABEL, reduction="none"
+    )
     scored = labels != IGNORED_LABEL
     return losses.sum(-1) / scored.sum(-1).clamp_min(1)
 
@@ -151,6 +164,8 @@ def run_stage(
         save_total_limit=1,
         report_to=[],
         remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=False,  # a bar with the time left, whatever the verbosity
         dataloader_drop_last=True,
         seed=seed,
     )
@@ -181,7 +196,9 @@ def _parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, bool], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            own_rate = stage.encoder_learning_rate is not None and name.startswith(("cell_encoder.", "cell_classifier."))
+            own_rate = stage.encoder_learning_rate is not None and name.startswith(
+                ("cell_encoder.", "cell_classifier.")
+            )
             groups[parameter.ndim >= 2, own_rate].append(parameter)
     return [
         {
@@ -199,7 +216,9 @@ class SignalBank:
     One list of states [n, D] per (data set, label and condition).
     """
 
-    def __init__(self, model: InstructCellForConditionalGeneration, collator: Any, groups: Mapping[Any, Sequence[Example]]) -> None:
+    def __init__(
+        self, model: InstructCellForConditionalGeneration, collator: Any, groups: Mapping[Any, Sequence[Example]]
+    ) -> None:
         model.eval()
         self.states: dict[Any, Tensor] = {}
         for key, examples in groups.items():
@@ -233,4 +252,8 @@ class DecoderCollator:
 
     def __call__(self, pairs: Sequence[tuple[Tensor, CellChoice]]) -> dict[str, Tensor]:
         counts, measured = self.cells([choice for _, choice in pairs], [0] * len(pairs))
-        return {"signal": torch.stack([state for state, _ in pairs]), "signal_counts": counts, "signal_measured": measured}
+        return {
+            "signal": torch.stack([state for state, _ in pairs]),
+            "signal_counts": counts,
+            "signal_measured": measured,
+        }

@@ -19,7 +19,9 @@ MAX_FILES = 6
 MIN_DETECTED = 0.002  # share of a file's training cells
 
 
-def choose_genes(datasets: Sequence[LabelledCells], genes: Sequence[str], n_genes: int, markers: Iterable[str]) -> np.ndarray:
+def choose_genes(
+    datasets: Sequence[LabelledCells], genes: Sequence[str], n_genes: int, markers: Iterable[str]
+) -> np.ndarray:
     """Columns [n_genes] of `genes` to keep, in the order of `genes`; only training cells are looked at."""
     best = np.full(len(genes), np.inf)
     n_files = np.zeros(len(genes), int)

@@ -1,0 +1,60 @@
+"""`instructcell train` and `instructcell evaluate`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RECIPE = Annotated[str, typer.Argument(help="A recipe that ships (mini) or a YAML file.")]
+DATA = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the training files; found beside the project by default.")
+]
+RUNS = Annotated[
+    Path,
+    typer.Option("--runs", help="Where checkpoints of the run, curves and logs are kept; a run resumes from there."),
+]
+OUTPUT = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder of the finished checkpoint; by default the one that ships."),
+]
+BACKBONE = Annotated[
+    str | None, typer.Option("--backbone", help="Another language model: a folder or hub id, T5 or causal.")
+]
+
+
+def train(
+    recipe: RECIPE = "mini",
+    data: DATA = None,
+    runs: RUNS = Path("runs"),
+    output: OUTPUT = None,
+    backbone: BACKBONE = None,
+) -> None:
+    """Train a checkpoint from a recipe; an interrupted run goes on where it stopped.
+
+    \b
+    Example:
+      instructcell train mini --data data
+      instructcell train mini --backbone Qwen/Qwen3-0.6B -o checkpoints/qwen
+    """
+    from instructcell.checkpoint import SHIPPED
+    from instructcell.errors import ConfigError
+    from train.build import Run
+    from train.calibrate import fit_calibration
+    from train.datasets import find_data
+    from train.recipe import load_recipe, with_backbone
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = load_recipe(recipe)
+    if backbone:
+        settings = with_backbone(settings, backbone)
+        if output is None:
+            raise ConfigError("another backbone needs a folder of its own; give --output")
+    run = Run(settings, find_data(data), runs / settings.output)
+    run.train()
+    calibration = fit_calibration(run.model, run.processor, run.labels, run.datasets, seed=settings.seed)
+    folder = output or SHIPPED / settings.output
+    run.save(folder, calibration)
+    typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
