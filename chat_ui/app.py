@@ -44,7 +44,7 @@ WELCOME = """
 <li><b>Drug response</b><span>a graded prediction for each cell</span></li></ul></div>
 """
 STARTING = "Waking up …"
-READY = "Ask about your cells, a marker, a gene or a drug"
+READY = "Ask about cells, genes or drugs"
 NO_RESULTS = '<p class="ic-nothing">Maps, tables and downloads appear here as you ask.</p>'
 LIMIT = f"{MAX_UPLOAD_BYTES / 1024**3:.0f} GB"
 FORMATS = f'<p class="ic-formats">{" ".join(EXTENSIONS)}, up to {LIMIT}. The file stays on this machine.</p>'

@@ -111,15 +111,12 @@ class Visit:
     def answers(self) -> int:
         return len(self.browser.find_elements(By.CSS_SELECTOR, "#ic-chat [data-testid=bot]"))
 
-    def last_answer(self) -> str:
-        return self.text("#ic-chat [data-testid=bot]").rpartition("\n\n\n")[2]
-
     def after(self, act: Callable[[], Any]) -> str:
         """Do something that is answered, and return all that the chat has answered so far."""
         before = self.answers()
         act()
         wait_for(lambda: self.answers() > before and self.is_ready(), "an answer")
-        return self.text("#ic-chat .bot-row:last-of-type, #ic-chat [data-testid=bot]")
+        return self.text("#ic-chat [data-testid=bot]")
 
     def ask(self, question: str) -> str:
         box = self.find("#ic-question textarea")[0]
