@@ -314,10 +314,10 @@ def _mitochondrial_share(sample: sp.csr_matrix, names: pd.Index, symbols: Sequen
 
 def _warnings(report: DatasetReport, adata: AnnData) -> list[str]:
     """What a user should know before trusting an answer."""
-    notes = list(dict(adata.uns.get("instructcell_read", {})).get("notes", []))
+    notes = [str(note) for note in dict(adata.uns.get("instructcell_read", {})).get("notes", [])]
     verdicts = report.evidence["matrices"]
     if report.matrix != "X" and "X" in verdicts:
-        notes.append(f"{report.matrix} was used rather than X, which is: {verdicts['X']}".replace("is: holds", "holds"))
+        notes.append(f"{report.matrix} was used; X: {verdicts['X']}")
     if report.scale == "scaled":
         notes.append(
             "values are scaled per gene, not counts: answers are much less certain; bring raw counts if possible"

@@ -97,8 +97,8 @@ def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
     n_bad, n_negative, largest, all_whole = 0, 0, 0.0, True
     first_bad: tuple[int, int] | None = None
     if not matrix.numeric:
-        fault = f"holds {getattr(matrix.values, 'dtype', 'unknown')} values, not numbers"
-        return Survey(fault, 0, 0.0, False, totals, detected, sums)
+        words = f"holds {getattr(matrix.values, 'dtype', 'unknown')} values, not numbers"
+        return Survey(words, 0, 0.0, False, totals, detected, sums)
     for start, rows in matrix.chunks():
         values = rows.data.astype(np.float64)
         bad = ~np.isfinite(values)
@@ -116,7 +116,7 @@ def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
         detected[here] = np.bincount(row_of[values > 0], minlength=rows.shape[0])
         sums += np.bincount(rows.indices, weights=values, minlength=n_genes)
         squares += np.bincount(rows.indices, weights=values**2, minlength=n_genes)
-    fault = None
+    fault: str | None = None
     if first_bad is not None:
         cell, gene = cell_names[first_bad[0]], matrix.var.index[first_bad[1]]
         fault = (

@@ -76,7 +76,8 @@ def read_table(path: Path) -> tuple[AnnData, list[str]]:
         raise GeneAlignmentError(
             f"neither rows nor columns of {path.name} are named by genes: rows begin {_first(table.rows)}, "
             f"columns begin {_first(table.columns)}; expected gene symbols (TP53, Trp53) or Ensembl ids "
-            "(ENSG00000141510) along one side, cell names along the other. Add a first line and a first column with these names."
+            "(ENSG00000141510) along one side, cell names along the other. Add a first line and a first column "
+            "with these names."
         )
     if in_rows > in_columns:
         adata = AnnData(table.numbers.T.tocsr(), obs=pd.DataFrame(index=table.columns), var=table.words)
