@@ -227,8 +227,9 @@ def cell_targets(datasets: Sequence[LabelledCells], labels: LabelSet) -> list[Te
     names = [label.name for label in labels]
     allowed = torch.zeros(len(names) + 1, len(names), dtype=torch.bool)  # the last row: a label outside the set
     for i, broad in enumerate(labels):
+        is_term = ontology.name(broad.id) == broad.name  # a label finer than its term covers nothing but itself
         for j, narrow in enumerate(labels):
-            allowed[i, j] = i == j or (broad.id != narrow.id and ontology.is_a(narrow.id, broad.id))
+            allowed[i, j] = i == j or (is_term and broad.id != narrow.id and ontology.is_a(narrow.id, broad.id))
     index = {name: i for i, name in enumerate(names)}
     return [allowed[torch.tensor([index.get(str(label), len(names)) for label in cells.label])] for cells in datasets]
 

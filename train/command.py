@@ -58,3 +58,33 @@ def train(
     folder = output or SHIPPED / settings.output
     run.save(folder, calibration)
     typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
+
+
+MODEL = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
+RECIPE_OPTION = Annotated[str, typer.Option("--recipe", help="The recipe whose held-out cells are used.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON and write nothing.")]
+
+
+def evaluate(model: MODEL = "mini", recipe: RECIPE_OPTION = "mini", data: DATA = None, json: JSON = False) -> None:
+    """Measure a checkpoint on held-out cells and write evaluation.json and its model card.
+
+    \b
+    Example:
+      instructcell evaluate --model mini --data data
+    """
+    from json import dumps
+
+    from instructcell.checkpoint import load_checkpoint
+    from train.card import write_card
+    from train.datasets import find_data
+    from train.evaluate import Evaluation, write_evaluation
+    from train.recipe import load_recipe
+
+    settings, checkpoint = load_recipe(recipe), load_checkpoint(model)
+    say = (lambda text: typer.echo(text, err=True)) if json else typer.echo
+    result = Evaluation(checkpoint, settings, find_data(data), say).run()
+    if json:
+        typer.echo(dumps(result, default=float))
+        return
+    write_evaluation(result, checkpoint.path)
+    typer.echo(f"The model card is {write_card(checkpoint, settings, result, checkpoint.path)}.")

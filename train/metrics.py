@@ -1,0 +1,161 @@
+"""How good answers and pseudo-cells are: figures with intervals, in plain functions over arrays.
+
+Pseudo-cells are judged as in the InstructCell paper (MMD, S-KNN, R-KNN), in the space of the first principal components of the held-out
+real cells' log-normalised expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+N_BOOTSTRAP = 1000
+N_COMPONENTS = 50
+N_NEIGHBOURS = 10
+BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
+
+
+def bootstrap(
+    metric: Callable[..., float], *columns: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> Figure:
+    """A metric of aligned columns [N] with its bootstrap interval; with groups [N], whole groups are redrawn (donors, patients).
+
+    Draws on which the metric is not defined (one class only) are left out.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(columns[0])
+    units = (
+        [np.array([i]) for i in range(n)]
+        if groups is None
+        else [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    )
+    values = []
+    for _ in range(N_BOOTSTRAP):
+        drawn = rng.integers(0, len(units), len(units))
+        rows = drawn if groups is None else np.concatenate([units[i] for i in drawn])
+        try:
+            value = metric(*(column[rows] for column in columns))
+        except ValueError:
+            continue
+        if np.isfinite(value):
+            values.append(value)
+    low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
+    return Figure(float(metric(*columns)), float(low), float(high))
+
+
+def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(accuracy_score(truth, predicted))
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean F1 over the labels that occur in the truth."""
+    return float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0))
+
+
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(balanced_accuracy_score(truth, predicted))
+
+
+def auroc(positive: np.ndarray, score: np.ndarray) -> float:
+    return float(roc_auc_score(positive, score))
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -> float:
+    """Mean gap between confidence [N] and accuracy over equally filled bins."""
+    order = np.argsort(confidence, kind="stable")
+    bins = np.array_split(order, min(n_bins, len(order)))
+    return float(sum(len(b) / len(order) * abs(confidence[b].mean() - correct[b].mean()) for b in bins if len(b)))
+
+
+# ---- pseudo-cells
+
+
+def log_normalise(counts: sparse.spmatrix | np.ndarray) -> np.ndarray:
+    """Counts [N, G] -> log(1 + counts per 10,000), dense."""
+    dense = counts.toarray() if sparse.issparse(counts) else np.asarray(counts)
+    total = np.maximum(dense.sum(axis=1, keepdims=True), 1.0)
+    return np.log1p(dense / total * 1e4).astype(np.float32)
+
+
+class RealSpace:
+    """The principal components of held-out real cells, in which sets of cells are compared.
+
+    Parameters
+    ----------
+    counts : [N, G]
+        Held-out real cells over the genes that they measured.
+    labels : [N]
+        Their types.
+    """
+
+    def __init__(self, counts: sparse.spmatrix, labels: np.ndarray, seed: int = 0) -> None:
+        expression = log_normalise(counts)
+        self.pca = PCA(min(N_COMPONENTS, len(labels) - 1), random_state=seed).fit(expression)
+        self.points, self.labels = self.pca.transform(expression), labels
+
+    def place(self, counts: sparse.spmatrix | np.ndarray) -> np.ndarray:
+        return self.pca.transform(log_normalise(counts))
+
+    def judge(self, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        """MMD per type, S-KNN and R-KNN of cells [M, C] with the types that were asked for [M]."""
+        mmd = {
+            str(t): maximum_mean_discrepancy(points[labels == t], self.points[self.labels == t])
+            for t in np.unique(labels)
+        }
+        return {
+            "mmd": mmd,
+            "mean_mmd": float(np.mean(list(mmd.values()))),
+            "s_knn": self_knn(points, labels),
+            "r_knn": real_knn(points, labels, self.points, self.labels),
+        }
+
+
+def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray) -> float:
+    """MMD (not squared) between two sets of points, Gaussian kernels of several bandwidths around the median distance in `b`.
+
+    The biased estimate of Gretton et al. 2012, which is never negative.
+    """
+    distances = euclidean_distances(b)
+    median = float(np.median(distances[np.triu_indices(len(b), 1)])) if len(b) > 1 else 1.0
+    squared = 0.0
+    for factor in BANDWIDTHS:
+        gamma = 1.0 / (2.0 * (factor * median) ** 2)
+        squared += (
+            rbf_kernel(a, a, gamma).mean() + rbf_kernel(b, b, gamma).mean() - 2.0 * rbf_kernel(a, b, gamma).mean()
+        )
+    return float(np.sqrt(max(squared / len(BANDWIDTHS), 0.0)))
+
+
+def self_knn(points: np.ndarray, labels: np.ndarray, k: int = N_NEIGHBOURS) -> float:
+    """Mean share of a cell's k nearest other cells that have its own type."""
+    neighbours = (
+        NearestNeighbors(n_neighbors=min(k + 1, len(points))).fit(points).kneighbors(points, return_distance=False)
+    )
+    return float((labels[neighbours[:, 1:]] == labels[:, None]).mean())
+
+
+def real_knn(
+    points: np.ndarray, labels: np.ndarray, real_points: np.ndarray, real_labels: np.ndarray, k: int = N_NEIGHBOURS
+) -> float:
+    """Accuracy on the cells of a k-NN classifier fitted on real ones."""
+    return float(KNeighborsClassifier(min(k, len(real_points))).fit(real_points, real_labels).score(points, labels))
