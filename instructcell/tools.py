@@ -648,7 +648,7 @@ def _load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
     return checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
 
 
-def finish(steps: Steps[Result], what: str, progress: ProgressCallback | None) -> Result:
+def finish(steps: Steps[Result], what: str = "", progress: ProgressCallback | None = None) -> Result:
     """Run the steps to their end and hand back their result."""
     while True:
         try:
