@@ -216,7 +216,7 @@ ANNOTATION = (
         which of these [is_np][hint]: {options}?
         which of the following [kinds] [is_np][hint]? {options}
         is it {options_or}[hint]?
-        [np_is][hint] one of {options}. which one?
+        [np_is] one of {options}[hint]. which one?
         [annotate] [np][hint] as one of: {options}
         [annotate] [np][hint] using only these labels: {options}
         choose the [kind] of [np][hint] from {options}
@@ -369,13 +369,13 @@ DRUG = (
         does [drug] have an effect on [np][hint]?
         can [drug] [kill] [np][hint]?
         should I expect [np][hint] to respond to [drug]?
-        do you think [np_is][hint] sensitive to [drug]?
+        do you think [np_is] sensitive to [drug][hint]?
         do you think that [drug] works on [np][hint]?
         is there any hope that [drug] works on [np][hint]?
-        I wonder whether [np_is][hint] sensitive to [drug].
-        [could_you] tell me if [np_is][hint] sensitive to [drug]?
+        I wonder whether [np_is] sensitive to [drug][hint].
+        [could_you] tell me if [np_is] sensitive to [drug][hint]?
         [could_you] tell me whether [drug] works on [np][hint]?
-        I [grateful] if you could tell me whether [np_is][hint] sensitive to [drug].
+        I [grateful] if you could tell me whether [np_is] sensitive to [drug][hint].
         ~ would you bet on [drug] against [np][hint]?
         ~ has [drug] got a chance with [np][hint]?
         """,
@@ -390,9 +390,9 @@ DRUG = (
         [do_np][hint] resist [drug]?
         will [subject][hint] survive [drug]?
         would [subject][hint] survive treatment with [drug]?
-        do you think [np_is][hint] resistant to [drug]?
-        [could_you] tell me if [np_is][hint] resistant to [drug]?
-        I fear that [np_is][hint] resistant to [drug]. is that so?
+        do you think [np_is] resistant to [drug][hint]?
+        [could_you] tell me if [np_is] resistant to [drug][hint]?
+        I fear that [np_is] resistant to [drug][hint]. is that so?
         ~ will [subject][hint] shrug off [drug]?
         """,
         polarity="resistant",
@@ -416,11 +416,11 @@ DRUG = (
         [could_you] predict how [subject][hint] would respond to [drug]?
         [could_you] predict the [drug_plain] response of [np][hint]?
         [could_you] tell me how [subject][hint] will react to [drug]?
-        [could_you] tell me whether [np_is][hint] [sensitive_or_resistant] to [drug]?
+        [could_you] tell me whether [np_is] [sensitive_or_resistant] to [drug][hint]?
         [could_you] check the [drug_plain] sensitivity of [np][hint]?
-        I would like to know whether [np_is][hint] [sensitive_or_resistant] to [drug].
+        I would like to know whether [np_is] [sensitive_or_resistant] to [drug][hint].
         I would like to know how [subject][hint] will respond to [drug].
-        I need to know if [np_is][hint] [sensitive_or_resistant] to [drug].
+        I need to know if [np_is] [sensitive_or_resistant] to [drug][hint].
         we plan to treat [np][hint] with [drug]. what should we expect?
         we consider [drug] for [np][hint]. [sensitive_or_resistant]?
         I [grateful] if you could predict the response of [np][hint] to [drug].
@@ -442,7 +442,7 @@ DRUG = (
         [classify_drug] [np][hint] by [drug_plain] response.
         estimate the sensitivity of [np][hint] to [drug].
         [give] the [drug_plain] response of [np][hint]
-        say whether [np_is][hint] [sensitive_or_resistant] to [drug].
+        say whether [np_is] [sensitive_or_resistant] to [drug][hint].
         decide: [sensitive_or_resistant] to [drug]? [np][hint]
         drug: [drug]. [classify_drug] [np][hint].
         test [np][hint] against [drug]
