@@ -265,7 +265,7 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         view.status if changed("status") else skipped,
         *(_suggestions(view) if changed("suggestions", "busy") else [skipped] * MAX_SUGGESTIONS),
         view.card if changed("card") else skipped,
-        gr.update(visible=not (figures or tables)),
+        gr.update(visible=not (figures or tables or view.annotated or view.generated)),
         gr.update(visible=bool(figures)),
         _picker(figures) if changed("figures") else skipped,
         next(iter(figures.values()), None) if changed("figures") else skipped,

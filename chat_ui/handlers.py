@@ -124,7 +124,11 @@ def load(conversation: Conversation, path: Path, name: str | None = None) -> Ite
 
 def stop(conversation: Conversation) -> View:
     """Return the page at rest when a visitor stops an answer; what was said so far stays."""
-    conversation.view = replace(conversation.view, status="", busy=False)
+    view = conversation.view
+    said = view.messages
+    if said and said[-1]["role"] == "user":
+        said = (*said, _answer("*Stopped.*"))
+    conversation.view = replace(view, messages=said, status="", busy=False)
     return conversation.view
 
 

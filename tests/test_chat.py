@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,13 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from plotly.graph_objects import Figure, Scattergl
+from typer.testing import CliRunner
 
 from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
+from chat_ui.command import AddressError, check_address, free_port, load_model
 from chat_ui.handlers import Conversation, View
-from instructcell.errors import ReadError
+from instructcell.errors import InstructCellError, ReadError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
 
 TYPES = np.array(["type B pancreatic cell", "pancreatic A cell", "pancreatic D cell"])
@@ -297,9 +301,100 @@ def test_a_stopped_answer_frees_the_conversation(conversation: Conversation) -> 
     running = handlers.ask(conversation, "slow")
     next(running), next(running)
     running.close()  # what Gradio does to a cancelled generator
-    assert not handlers.stop(conversation).busy
+    stopped = handlers.stop(conversation)
+    assert not stopped.busy and said(stopped) == "*Stopped.*"
     answers: list[View] = []
     thread = threading.Thread(target=lambda: answers.append(last(handlers.ask(conversation, "generate"))))
     thread.start()
     thread.join(timeout=10)
     assert answers and "20 pseudo-cells" in said(answers[0])
+
+
+# ---- the page
+
+
+@pytest.fixture
+def page(islet_file: Path) -> Any:
+    from chat_ui.app import Example, build_page
+
+    built = build_page(FakeSession, [Example("Human islet", islet_file)])
+    yield built
+    built.close(verbose=False)
+
+
+def test_every_widget_gets_its_value(conversation: Conversation, page: Any) -> None:
+    from chat_ui.app import draw
+
+    outputs = [function.outputs for function in page.fns.values() if len(function.outputs) > 5]
+    assert outputs and all(len(draw(conversation, conversation.view)) == len(listed) for listed in outputs)
+
+
+def test_only_what_changed_is_sent_to_the_browser(conversation: Conversation, islet_file: Path) -> None:
+    from chat_ui.app import drawn
+
+    list(drawn(conversation, handlers.load(conversation, islet_file)))
+    updates = list(drawn(conversation, handlers.ask(conversation, "What are these cells?")))
+    sent = [sum(isinstance(value, Figure) for value in update) for update in updates]
+    assert sum(sent[1:]) == 1  # the first update draws everything, then the map travels once
+
+
+def test_nothing_of_the_page_is_an_open_endpoint(page: Any) -> None:
+    assert all(function.api_visibility == "private" for function in page.fns.values())
+
+
+def test_the_page_needs_no_font_from_a_network() -> None:
+    from chat_ui.theme import STYLE_SHEET, page_theme
+
+    assert not page_theme()._stylesheets
+    for sheet in (page_theme()._get_theme_css(), STYLE_SHEET.read_text(encoding="utf-8")):
+        assert "@import" not in sheet and not re.search(r"url\([\"']?(http|//)", sheet)
+
+
+# ---- the command
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        yield server.getsockname()[1]
+
+
+def test_a_port_in_use_is_said_with_a_free_one(taken_port: int) -> None:
+    with pytest.raises(AddressError, match=rf"port {taken_port} on 127.0.0.1 is in use") as refused:
+        check_address("127.0.0.1", taken_port)
+    check_address("127.0.0.1", int(str(refused.value).rsplit(" ", 1)[1]))
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
+    with pytest.raises(AddressError, match=r"127\.0\.0\.1"):
+        check_address(host, 7860)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["--port", "{port}"], "is in use"), (["nowhere.h5ad", "--port", "0"], "range")]
+)
+def test_the_command_ends_with_2_and_one_message(taken_port: int, arguments: list[str], words: str) -> None:
+    from instructcell.cli import app
+
+    result = CliRunner().invoke(app, ["chat", *(part.format(port=taken_port) for part in arguments)])
+    assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output
+
+
+def test_a_missing_file_is_said_before_the_page_starts(tmp_path: Path) -> None:
+    from instructcell.cli import app
+
+    result = CliRunner().invoke(
+        app, ["chat", str(tmp_path / "nowhere.h5ad"), "--port", str(free_port("127.0.0.1", 20000))]
+    )
+    assert result.exit_code == 2 and "there is no file" in result.output
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_told_to_visitors_who_wait(tmp_path: Path) -> None:
+    waiting: Future[Any] = Future()
+    with pytest.raises(InstructCellError):
+        load_model(str(tmp_path / "nothing"), waiting)
+    with pytest.raises(InstructCellError):
+        waiting.result(timeout=1)
