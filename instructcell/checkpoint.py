@@ -54,8 +54,8 @@ _LOADING = threading.Lock()  # two requests for one checkpoint load it once
 class Checkpoint:
     """A loaded checkpoint, ready to answer.
 
-    `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below and drug_temperature, `card` what
-    evaluation.json says.
+    `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below and drug_temperature, and `card`
+    is what evaluation.json says.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)
@@ -182,8 +182,8 @@ def _check_complete(folder: Path) -> None:
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder} is no complete checkpoint, it lacks {', '.join(missing)}. Copy the whole folder, or write it again "
-            "with `instructcell train`."
+            f"{folder} is no complete checkpoint, it lacks {', '.join(missing)}. "
+            "Copy the whole folder, or write it again with `instructcell train`."
         )
     found = _read_json(folder / "config.json").get("model_type")
     if found != "instructcell":
@@ -198,9 +198,10 @@ def _load(folder: Path, device: str, mtime_ns: int) -> Checkpoint:
     """Read a folder; `mtime_ns` of its weights makes a rewritten checkpoint load anew."""
     try:
         with _quiet():
-            model, info = InstructCellForConditionalGeneration.from_pretrained(
+            loaded: Any = InstructCellForConditionalGeneration.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
+        model, info = loaded
         processor = InstructCellProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise CheckpointError(
@@ -208,7 +209,7 @@ def _load(folder: Path, device: str, mtime_ns: int) -> Checkpoint:
         ) from error
     wrong = sorted(info["missing_keys"])[:3] + sorted(info["unexpected_keys"])[:3]
     if wrong:
-        raise CheckpointError(f"the weights in {folder} do not fit its config ({', '.join(wrong)}, ...); copy it again.")
+        raise CheckpointError(f"the weights in {folder} do not fit its config ({', '.join(wrong)}); copy it again.")
     _check_fit(folder, model, processor)
     return Checkpoint(
         model=model.to(device).eval(),
@@ -231,7 +232,7 @@ def _check_fit(folder: Path, model: InstructCellForConditionalGeneration, proces
     ):
         if found != expected:
             raise CheckpointError(
-                f"{folder} mixes two checkpoints: found {found} {what}, expected {expected}. Copy the whole folder again."
+                f"{folder} mixes two checkpoints: found {found} {what}, expected {expected}. Copy the whole folder."
             )
 
 
@@ -265,7 +266,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no valid JSON ({error}); copy the checkpoint again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected an object; copy the checkpoint again.")
+        raise CheckpointError(f"{path} holds no object but a {type(content).__name__}; copy the checkpoint again.")
     return content
 
 

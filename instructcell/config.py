@@ -51,7 +51,7 @@ class InstructCellConfig(PretrainedConfig):
         "encoder_last_hidden_state",
     ]
 
-    backbone_config: dict[str, Any] | PretrainedConfig | None = None
+    backbone_config: Any = None  # a PretrainedConfig once built
     encoder: dict[str, Any] | None = None
     projector: dict[str, Any] | None = None
     decoder: dict[str, Any] | None = None
@@ -63,6 +63,8 @@ class InstructCellConfig(PretrainedConfig):
     label_smoothing: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # A new outer config would reset the attention of the backbone it is given.
+        kwargs.setdefault("attn_implementation", getattr(self.backbone_config, "_attn_implementation", None))
         super().__post_init__(**kwargs)
         self.is_encoder_decoder = bool(self.backbone_config.is_encoder_decoder)
         if self.encoder is not None:  # transformers also builds the config bare, to compare with its defaults

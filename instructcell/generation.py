@@ -1,8 +1,8 @@
 """Answers: label probabilities by constrained decoding, streamed text and pseudo-cells.
 
-Labels are scored over the trie of their token ids: at each node the model's next-token probabilities are normalised over the
-legal continuations, and a label's probability is the product along its path. Every label ends with the end-of-answer token, so
-one label may be the beginning of another.
+Labels are scored over the trie of their token ids: at each node the model's next-token probabilities are normalised
+over the legal continuations, and a label's probability is the product along its path. Every label ends with the
+end-of-answer token, so one label may be the beginning of another.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LabelTrie:
             for token in sequence:
                 node = self._step(node, token)
             if node in ends:
-                raise LabelError(f"labels {ends[node] + 1} and {label + 1} of the list are the same; give each label once")
+                raise LabelError(f"labels {ends[node] + 1} and {label + 1} of the list are the same; give each once")
             ends[node] = label
         self.share = torch.zeros(len(self.paths), self.n_labels)  # [nodes, C]: the labels below a node, in equal parts
         for end, label in ends.items():
@@ -140,7 +140,8 @@ def score_labels(
     prompts
         B prompts.
     counts, measured
-        Their cells in order: counts [N, G] >= 0, dense or sparse (made dense one batch at a time); measured [N, G] or [G] bool.
+        Their cells in order: counts [N, G] >= 0, dense or sparse (made dense one batch at a time), and measured [N, G]
+        or [G] bool, None = every gene.
     labels
         C legal answers.
     batch_size
@@ -158,7 +159,8 @@ def score_labels(
 
     Examples
     --------
-    >>> score_labels(model, processor, [Prompt.parse("annotate: {cells}")], counts, None, ["B cell", "T cell"])  # doctest: +SKIP
+    >>> prompts = [Prompt.parse("annotate: {cells}")]
+    >>> score_labels(model, processor, prompts, counts, None, ["B cell", "T cell"])  # doctest: +SKIP
     tensor([[0.98, 0.02]])
     """
     trie = LabelTrie.of(processor, labels)
@@ -182,7 +184,7 @@ def _cells(
     """The counts and measured mask of a run of cells, dense on the model's device."""
     if counts is None or cells.start == cells.stop:
         return None, None
-    chosen = counts[cells]  # type: ignore[index]
+    chosen: Any = counts[cells]  # type: ignore[index]
     dense = torch.as_tensor(chosen.toarray() if issparse(chosen) else chosen, device=device).float()
     if measured is not None:
         measured = torch.as_tensor(measured, device=device)
@@ -439,7 +441,8 @@ def generate_cells(
         How many cells.
     settings
         library_size: expected total counts, one for all or one per cell; None draws from the learned distribution.
-        seed: the same seed gives the same cells. batch_size: cells sampled at a time. counts, measured: cells of the prompt.
+        seed: the same seed gives the same cells. batch_size: cells sampled at a time. counts, measured: cells of the
+        prompt.
 
     Returns
     -------

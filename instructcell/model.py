@@ -37,7 +37,8 @@ from instructcell.processor import IGNORED_LABEL, InstructCellProcessor
 class InstructCellOutput(ModelOutput):
     """What a forward pass gives; losses are scalars and absent where the batch held nothing to score.
 
-    loss = text_loss + generation_weight x (generation_nll + kl_weight x generation_kl + library_loss) + readout_weight x readout_loss
+    loss = text_loss + generation_weight x (generation_nll + kl_weight x generation_kl + library_loss)
+           + readout_weight x readout_loss
     """
 
     loss: Tensor | None = None
@@ -124,7 +125,6 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             decoder=asdict(CellDecoderConfig(**{**(decoder or {}), "n_genes": n_genes, "n_condition": width})),
             cell_token_id=processor.cell_token_id,
             signal_token_id=processor.signal_token_id,
-            attn_implementation=lm.config._attn_implementation,  # a new outer config would reset the inner one's
             **settings,
         )
         return cls(config, lm)
@@ -263,7 +263,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """`GenerationMixin.generate` with cells: streamers, logits processors, sampling and beams as usual.
 
-        input_ids, attention_mask [B, T], counts [N, G], measured [N, G] or [G]. The cells are embedded once, before the first step.
+        input_ids, attention_mask [B, T], counts [N, G], measured [N, G] or [G]. The cells are embedded once, before the
+        first step.
         """
         input_ids = inputs if input_ids is None else input_ids
         if input_ids is not None:
@@ -273,7 +274,9 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs["inputs_embeds"] = self._embed(input_ids, embeddings)
         # An encoder-decoder reads the embeddings alone; a causal answer follows the prompt's ids.
         prompt = None if self.config.is_encoder_decoder else input_ids
-        return super().generate(prompt, generation_config, attention_mask=attention_mask, **kwargs)
+        return super().generate(  # type: ignore[misc]
+            prompt, generation_config, attention_mask=attention_mask, **kwargs
+        )
 
     # ---- steps of the forward pass
 
@@ -311,7 +314,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
 
     def _score_text(self, result: InstructCellOutput, labels: Tensor, example_weight: Tensor | None) -> None:
-        logits = result.logits
+        logits: Tensor = result["logits"]
         if not self.config.is_encoder_decoder:  # position t predicts token t + 1
             logits, labels = logits[:, :-1], labels[:, 1:]
         result.text_loss = text_loss(logits, labels, example_weight, self.config.label_smoothing)
@@ -367,12 +370,13 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return
         for part in (self.cell_encoder, self.projector, self.cell_decoder, self.cell_classifier):
             for module in part.modules() if part is not None else ():
-                module._is_hf_initialized = True
+                module._is_hf_initialized = True  # type: ignore[assignment]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw a cell module's weights when a checkpoint lacks them, as torch does."""
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset: Any = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 def inject_cells(embeds: Tensor, input_ids: Tensor, cells: Tensor, cell_token_id: int) -> Tensor:
@@ -393,7 +397,8 @@ def inject_cells(embeds: Tensor, input_ids: Tensor, cells: Tensor, cell_token_id
 def text_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy, the mean over each row's answer tokens, then the weighted mean over rows.
 
-    logits [B, L, V], labels [B, L] with -100 where ignored, weight [B] or None -> scalar; rows without answer tokens do not count.
+    logits [B, L, V], labels [B, L] with -100 where ignored, weight [B] or None -> scalar. Rows without answer tokens do
+    not count.
     """
     losses = F.cross_entropy(
         logits.float().transpose(1, 2),

@@ -1,15 +1,15 @@
 """From prompts and answers to token ids: the tokenizer, the gene vocabulary and the places of cells in text.
 
-A `Prompt` is text with places for cells, an `Answer` is text with places for signals. Only this module knows how many tokens a
-cell takes. Text is encoded with special tokens off, so that a typed "<CELL>" stays text; the special tokens come from `CELL` and
-`SIGNAL` parts alone.
+A `Prompt` is text with places for cells, an `Answer` is text with places for signals. Only this module knows how many
+tokens a cell takes. Text is encoded with special tokens off, so that a typed "<CELL>" stays text; the special tokens
+come from `CELL` and `SIGNAL` parts alone.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -232,10 +232,11 @@ class InstructCellProcessor(ProcessorMixin):
         prompts
             B prompts; each place for a cell becomes K tokens.
         answers
-            B answers for training. T5: `labels` [B, L] of their own. Causal: they follow the prompt in `input_ids` and `labels`
-            [B, T] is -100 on the prompt.
+            B answers for training. T5: `labels` [B, L] of their own. Causal: they follow the prompt in `input_ids`, and
+            `labels` [B, T] is -100 on the prompt.
         padding_side
-            "left" or "right"; None pads causal prompts without answers on the left, for `generate`, and all else on the right.
+            "left" or "right"; None pads causal prompts without answers on the left, for `generate`, and all else on the
+            right.
 
         Returns
         -------
@@ -258,26 +259,24 @@ class InstructCellProcessor(ProcessorMixin):
     encode = __call__
 
     def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        lower = self.lowercase_instructions
-        texts = self._encode_texts(part.lower() if lower else part for p in prompts for part in p.parts if part is not CELL)
         cell = [self.cell_token_id] * self.n_embeddings
-        rows = []
-        for prompt in prompts:
-            row = list(self._prefix_ids)
-            for part in prompt.parts:
-                row += cell if part is CELL else texts[part.lower() if lower else part]
-            rows.append(row + self._suffix_ids)
-        return rows
+        rows = [prompt.parts for prompt in prompts]
+        if self.lowercase_instructions:
+            rows = [tuple(part.lower() if isinstance(part, str) else part for part in row) for row in rows]
+        return [self._prefix_ids + row + self._suffix_ids for row in self._encode_parts(rows, cell)]
 
     def _answer_ids(self, answers: Sequence[Answer]) -> list[list[int]]:
-        texts = self._encode_texts(part for answer in answers for part in answer.parts if part is not SIGNAL)
-        rows = []
-        for answer in answers:
-            row: list[int] = []
-            for part in answer.parts:
-                row += [self.signal_token_id] if part is SIGNAL else texts[part]
-            rows.append([*row, self.tokenizer.eos_token_id])
-        return rows
+        rows = self._encode_parts([answer.parts for answer in answers], [self.signal_token_id])
+        return [[*row, self.tokenizer.eos_token_id] for row in rows]
+
+    def _encode_parts(
+        self, rows: Sequence[tuple[str | Placeholder, ...]], placeholder: list[int]
+    ) -> list[list[int]]:
+        """Ids of each row of parts, with `placeholder` where a part is no text."""
+        texts = self._encode_texts(part for row in rows for part in row if isinstance(part, str))
+        return [
+            [token for part in row for token in (texts[part] if isinstance(part, str) else placeholder)] for row in rows
+        ]
 
     def _encode_texts(self, texts: Iterable[str]) -> dict[str, list[int]]:
         """Ids of each distinct text; a batch often repeats one instruction."""
@@ -314,7 +313,9 @@ class InstructCellProcessor(ProcessorMixin):
         """Settings for processor_config.json; the genes have a file of their own."""
         return {key: value for key, value in super().to_dict().items() if key not in ("genes", "ensembl_ids")}
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Write tokenizer, settings and genes.tsv into a folder."""
         os.makedirs(save_directory, exist_ok=True)
         path = Path(save_directory) / GENES_FILE
@@ -331,11 +332,11 @@ class InstructCellProcessor(ProcessorMixin):
         """Settings of a saved processor together with its genes."""
         hub = {k: kwargs[k] for k in ("cache_dir", "token", "revision", "local_files_only", "subfolder") if k in kwargs}
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        path = cached_file(pretrained_model_name_or_path, GENES_FILE, **hub)
+        path: Any = cached_file(pretrained_model_name_or_path, GENES_FILE, **hub)
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         if not rows or "symbol" not in rows[0]:
-            raise CheckpointError(f"{path} lists no genes; expected columns symbol and ensembl_id. Restore the checkpoint.")
+            raise CheckpointError(f"{path} lists no genes; expected columns symbol, ensembl_id. Copy the folder again.")
         settings = {**settings, "genes": [row["symbol"] for row in rows]}
         settings["ensembl_ids"] = [row.get("ensembl_id") or "" for row in rows]
         return settings, unused
@@ -383,8 +384,8 @@ def _frame_of(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> t
     if not tokenizer.chat_template:
         return "", "\n"
     place = "PROMPT-GOES-HERE"
-    message: Mapping[str, str] = {"role": "user", "content": place}
-    text = tokenizer.apply_chat_template(
+    message = {"role": "user", "content": place}
+    text: Any = tokenizer.apply_chat_template(
         [message], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
     prefix, _, suffix = text.partition(place)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tiny
 from anndata import AnnData
 
-import tiny
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
 
