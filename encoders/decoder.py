@@ -124,7 +124,7 @@ class CellDecoder(nn.Module):
             centre = prior.library_mean.gather(1, component).squeeze(1)
             spread = prior.library_log_std.gather(1, component).squeeze(1).exp()
             noise = torch.randn(centre.shape, generator=generator, dtype=centre.dtype, device=centre.device)
-            log_library = centre + noise * spread
+            log_library = centre + noise.clamp(-2.5, 2.5) * spread  # no absurd depths from the normal's tails
         log_share, dispersion = self._decode(latent, condition)
         return sample_negative_binomial(torch.exp(log_share + log_library.unsqueeze(-1)), dispersion, generator)
 
@@ -138,7 +138,7 @@ class CellDecoder(nn.Module):
             mean,
             log_std.clamp(-4.0, 2.0),
             library_mean + math.log(2000.0),  # a usual depth of droplet data, in counts
-            library_log_std.clamp(-3.0, 1.5),
+            -3.0 * torch.sigmoid(library_log_std),  # one population's depths spread by less than e-fold
         )
 
     def _posterior(self, counts: Tensor, measured: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
