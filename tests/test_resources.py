@@ -35,21 +35,25 @@ INSULIN = [
 ]
 
 
+def data_files() -> list[Path]:
+    return [path for path in RESOURCES.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+
+
 def test_every_built_resource_ships_and_matches_its_hash() -> None:
     assert set(verify_resources()) == set(OUTPUTS) == set(read_checksums())
 
 
 def test_every_resource_file_and_every_package_is_attributed_in_the_notice() -> None:
     notice = " ".join(NOTICE.read_text(encoding="utf-8").split())
-    for name in OUTPUTS:
-        assert name in notice, name
+    assert all(name in notice for name in OUTPUTS)
+    for path in data_files():
+        assert path.name in notice or f"resources/{path.parent.name}/" in notice, path
     for package in PACKAGES.values():
         assert f"{package.name} {package.version.removesuffix('-1')}" in notice, package.name
 
 
 def test_all_resources_together_stay_under_their_limit() -> None:
-    data = [path for path in RESOURCES.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
-    assert sum(path.stat().st_size for path in data) < LIMIT
+    assert sum(path.stat().st_size for path in data_files()) < LIMIT
 
 
 def test_a_changed_and_a_missing_resource_are_both_named(tmp_path: Path) -> None:

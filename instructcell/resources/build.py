@@ -15,6 +15,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from instructcell.errors import InstructCellError, ResourceError
@@ -91,12 +92,24 @@ def build_demo(build: Build) -> None:
         build.say(line)
 
 
+def build_index(build: Build) -> None:
+    """index/ (sentence embeddings of texts made from the tables; minutes where most texts are new)"""
+    if build.out.resolve() != RESOURCES.resolve():
+        build.say("left out: the index is made from the package's own tables, not from those in --out")
+        return
+    from instructcell.retrieval.build import main as index_main
+
+    if index_main(["--cache", str(build.cache.parent / "index")]) != 0:
+        raise ResourceError("the index was not built; the line above says why.")
+
+
 STEPS: dict[str, Callable[[Build], None]] = {
     "genes": build_genes,
     "ontology": build_terms,
     "markers": build_marker_table,
     "labels": build_label_map,
     "demo": build_demo,
+    "index": build_index,
 }
 
 
@@ -147,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for done, name in enumerate(steps, start=1):
             head = f"[{done}/{len(steps)}] {name}:"
             print(head, "...", file=sys.stderr, flush=True)
-            STEPS[name](Build(options.cache, options.out, lambda line, head=head: print(head, line, flush=True)))
+            STEPS[name](Build(options.cache, options.out, partial(print, head, flush=True)))
         print(f"sha256 of {len(write_checksums(options.out))} files in {options.out / CHECKSUMS}")
     except InstructCellError as error:
         print(f"error: {error}", file=sys.stderr)
