@@ -153,7 +153,7 @@ def marker_evidence(
     _check_shapes(counts, genes, measured, background)
     table = table if table is not None else load_marker_table()
     cl_id = cell_type if cell_type in table else find_cell_type(cell_type)
-    owner = cl_id if cl_id in table else nearest_with_markers(cl_id)
+    owner = nearest_with_markers(cl_id, table)
     known = table.of_type(owner or cl_id, CANDIDATES)
     known["specificity"] = [table.specificity(gene) for gene in known["gene"]]
     column = {gene: at for at, gene in enumerate(genes) if measured[at]}

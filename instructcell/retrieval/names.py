@@ -193,13 +193,16 @@ class NameBook:
 def load_name_book() -> NameBook:
     """Names of the shipped ontology and gene table, made once per process."""
     from instructcell.genes import load_gene_table, shipped_indices
+    from instructcell.resources import read_table
 
     ontology = load_ontology()
     human, mouse, orthologs = shipped_indices()
     table = load_gene_table()
     coding = table[table["biotype"] == "protein_coding"]
     titles = _titles(dict(zip(coding["symbol"], coding["name"], strict=True)))
-    return NameBook(ontology, human, mouse, orthologs, types_in_text(ontology), titles)
+    finer = read_table("finer_labels.tsv")
+    types = types_in_text(ontology, dict(zip(finer["name"], finer["id"], strict=True)))
+    return NameBook(ontology, human, mouse, orthologs, types, titles)
 
 
 def plain_words(text: str) -> Key:
@@ -211,16 +214,18 @@ def plain_words(text: str) -> Key:
     return tuple(word for word, _, _ in _spans(text))
 
 
-def types_in_text(ontology: CellOntology) -> dict[Key, str]:
+def types_in_text(ontology: CellOntology, finer: Mapping[str, str] | None = None) -> dict[Key, str]:
     """Plain words -> id. Lab names go before preferred names, those before what people say, that before synonyms.
 
+    `finer` holds labels that are finer than their term, such as "quiescent pancreatic stellate cell".
     A single word of up to three letters is taken only from `LAB_NAMES`: "PD" in a sentence is rarely the neuron.
     """
     lab = {plain_words(name): id for name, id in LAB_NAMES.items() if id in ontology}
     preferred = {plain_words(term.name): id for id, term in sorted(ontology.terms.items(), reverse=True)}
     said = {plain_words(name): id for name, id in ontology.bench_names.items()}
     synonyms = {plain_words(other): id for id, term in ontology.terms.items() for other in term.synonyms}
-    names = {**synonyms, **said, **preferred, **lab}
+    labels = {plain_words(name): id for name, id in (finer or {}).items()}
+    names = {**synonyms, **said, **labels, **preferred, **lab}
     return {
         key: id
         for key, id in names.items()
