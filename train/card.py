@@ -26,6 +26,16 @@ SOURCES = {
     "lung_lines_mixology_celseq2": "Tian et al. 2019, GSE118767; drug response of the lines from GDSC1",
 }
 
+HEADLINE = (
+    "pancreas_baron_human_donor1",
+    "pancreas_baron_mouse",
+    "pancreas_grun_muraro",
+    "pbmc_symphony_3tech",
+    "pbmc_zheng_sorted",
+    "lung_lines_mixology_celseq2",
+)
+RESULTS_START, RESULTS_END = "<!-- results: written by make evaluate -->", "<!-- end of results -->"
+
 LIMITS = """\
 - It knows the labels listed in `labels.json` and no others. A cell type it never met is mostly called by its nearest
   relative; `unknown` only marks low confidence.
@@ -147,6 +157,32 @@ def phrasing_lines(evaluation: dict[str, Any]) -> list[str]:
         f"Asked in phrasings that training never saw, annotation is right for {_figure(found['accuracy'])} of {found['cells']} held-out",
         f"cells of all files; in the canonical phrasing for {_figure(found['canonical'])}.",
     ]
+
+
+def results_block(evaluation: dict[str, Any]) -> str:
+    """The README's tables: annotation of the headline targets, pseudo-cells, drug response."""
+    return "\n".join(
+        [
+            *annotation_table(evaluation, HEADLINE),
+            "",
+            *generation_table(evaluation),
+            "",
+            *drug_table(evaluation),
+            "",
+            *phrasing_lines(evaluation),
+        ]
+    )
+
+
+def update_readme(readme: Path, evaluation: dict[str, Any]) -> bool:
+    """Put the tables between the README's result marks; False when it has none."""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, start, rest = text.partition(RESULTS_START)
+    _, end, after = rest.partition(RESULTS_END)
+    if not start or not end:
+        return False
+    readme.write_text(f"{before}{start}\n{results_block(evaluation)}\n{end}{after}", encoding="utf-8")
+    return True
 
 
 def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any], folder: Path) -> Path:

@@ -75,7 +75,7 @@ def evaluate(model: MODEL = "mini", recipe: RECIPE_OPTION = "mini", data: DATA =
     from json import dumps
 
     from instructcell.checkpoint import load_checkpoint
-    from train.card import write_card
+    from train.card import update_readme, write_card
     from train.datasets import find_data
     from train.evaluate import Evaluation, write_evaluation
     from train.recipe import load_recipe
@@ -88,3 +88,5 @@ def evaluate(model: MODEL = "mini", recipe: RECIPE_OPTION = "mini", data: DATA =
         return
     write_evaluation(result, checkpoint.path)
     typer.echo(f"The model card is {write_card(checkpoint, settings, result, checkpoint.path)}.")
+    if update_readme(Path("README.md"), result):
+        typer.echo("The tables of README.md are written anew.")
