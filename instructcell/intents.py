@@ -9,11 +9,11 @@ what it wavers between and the session asks back.
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import resources
 from typing import TypeVar
 
 import numpy as np
@@ -22,14 +22,17 @@ import pandas as pd
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import ResourceError
 from instructcell.labels import Label, LabelSet
+from instructcell.resources import RESOURCES
 from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
 from instructcell.retrieval.names import load_name_book
+from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256
 
 ANNOTATE, SUBSET, GENERATE, DRUG = "annotate", "annotate_subset", "generate", "drug"
 MARKERS, GENE, DESCRIBE, DOWNLOAD = "markers", "gene", "describe", "download"
 HELP, SMALL_TALK, OUT_OF_SCOPE = "help", "small_talk", "out_of_scope"
 INTENTS = (ANNOTATE, SUBSET, GENERATE, DRUG, MARKERS, GENE, DESCRIBE, DOWNLOAD, HELP, SMALL_TALK, OUT_OF_SCOPE)
 
+VECTORS = RESOURCES / "index" / "intents.npz"
 NEIGHBOURS = 8  # exemplars that vote
 SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
 FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
@@ -52,6 +55,7 @@ SPECIES_WORDS = {
     "mus musculus": "mouse",
 }
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
+WHAT_IS = r"(?:(?:what(?:'s|\s+is|\s+are)|define|explain|tell me about)\s+)?(?:(?:an?|the)\s+)?"
 FOLLOW_UP = re.compile(r"^\s*(and|what about|how about|now|also|then|same|or|but|again)\b", re.IGNORECASE)
 DRUG_ENDINGS = "inib|ciclib|lisib|parib|mab|platin|taxel|rubicin|mycin|citabine|trexate|zomib|limus|vir|statin|afenib"
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
@@ -116,16 +120,20 @@ class Router:
         Texts -> unit vectors.
     exemplars
         (intent, text) pairs.
+    vectors
+        Of the exemplars [E, D], to spare the encoding.
     """
 
-    def __init__(self, encoder: SentenceEncoder, exemplars: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, encoder: SentenceEncoder, exemplars: Sequence[tuple[str, str]], vectors: np.ndarray | None = None
+    ) -> None:
         self.encoder = encoder
         self.intents = np.asarray([intent for intent, _ in exemplars])
-        self.vectors = encoder.encode([text for _, text in exemplars])  # [E, 384]
+        self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
 
-    def votes(self, *texts: str) -> list[tuple[str, float]]:
-        """Intents with their share of the vote, the strongest first; the mean over wordings of one sentence."""
-        similarity = (self.encoder.encode(list(texts)) @ self.vectors.T).max(axis=0)  # [E]
+    def votes(self, text: str) -> list[tuple[str, float]]:
+        """Intents with their share of the vote, the strongest first."""
+        similarity = self.vectors @ self.encoder.encode([text])[0]  # [E]
         nearest = np.argsort(-similarity)[:NEIGHBOURS]
         if similarity[nearest[0]] < FAR:
             return [(OUT_OF_SCOPE, 1.0)]
@@ -137,14 +145,14 @@ class Router:
 @lru_cache(maxsize=1)
 def load_router() -> Router:
     """The router over the shipped exemplars; loaded once per process."""
-    return Router(load_sentence_encoder(), read_exemplars())
+    exemplars = read_exemplars()
+    return Router(load_sentence_encoder(), exemplars, read_vectors(exemplars))
 
 
 def read_exemplars() -> list[tuple[str, str]]:
     """(intent, text) pairs of resources/intents.tsv."""
-    path = resources.files("instructcell") / "resources" / "intents.tsv"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with (RESOURCES / "intents.tsv").open(encoding="utf-8", newline="") as file:
             rows = [(row["intent"], row["text"]) for row in csv.DictReader(file, delimiter="\t")]
     except FileNotFoundError as error:
         raise ResourceError("intents.tsv is missing from instructcell/resources; install InstructCell again") from error
@@ -152,6 +160,26 @@ def read_exemplars() -> list[tuple[str, str]]:
     if strange:
         raise ResourceError(f"intents.tsv names unknown intents: {', '.join(strange)}; expected {', '.join(INTENTS)}")
     return rows
+
+
+def read_vectors(exemplars: Sequence[tuple[str, str]]) -> np.ndarray | None:
+    """The exemplars' vectors [E, D] from the index, or None where they were made from other texts."""
+    if not VECTORS.is_file():
+        return None
+    with np.load(VECTORS, allow_pickle=False) as saved:
+        return saved["vectors"].astype(np.float32) if str(saved["texts"]) == _fingerprint(exemplars) else None
+
+
+def write_vectors() -> None:
+    """Encode the exemplars and keep their vectors beside the index; part of `make resources`."""
+    exemplars = read_exemplars()
+    vectors = Router(load_sentence_encoder(), exemplars).vectors
+    np.savez_compressed(VECTORS, vectors=vectors.astype(np.float16), texts=_fingerprint(exemplars))
+
+
+def _fingerprint(exemplars: Sequence[tuple[str, str]]) -> str:
+    texts = "\n".join(text for _, text in exemplars)
+    return hashlib.sha256(f"{WEIGHTS_SHA256}\n{texts}".encode()).hexdigest()
 
 
 def understand(
@@ -180,7 +208,7 @@ def understand(
     request = replace(
         request, drug=find_drug_name(text, drugs), cell_type=find_cell_type(rest, labels), gene=find_gene(text)
     )
-    votes = router.votes(text, _generic(text, request))
+    votes = router.votes(_generic(text, request))
     follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= 3)
     return _decide(request, votes, last if follow_up else None)
 
@@ -189,12 +217,19 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
     """The intent from the votes, then from the slots, then from the request before."""
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
+    named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
     if request.drug is not None and best not in (GENE, HELP):
         best, clear = DRUG, True
     elif last is not None and (continued := _continue(request, last)) is not None:
         return continued
     if best == ANNOTATE and request.selection is not None:
         best, clear = SUBSET, True
+    if not clear and request.n is not None and named and {best, second[0]} & {GENERATE, SUBSET}:
+        best, clear = GENERATE, True  # "give me 5 Kupffer cells"
+    unclear_markers = not clear and MARKERS in (best, second[0]) and not request.n
+    alone = re.fullmatch(rf"{WHAT_IS}{re.escape(named)}", request.text.strip(" ?.!"), re.IGNORECASE)
+    if named and best != GENERATE and (unclear_markers or alone):
+        best, clear = MARKERS, True  # "what is a Kupffer cell?", "Kupffer cells?"
     if best == SUBSET and request.selection is None and not POINTING.search(request.text):
         best, clear = ANNOTATE, True
     pair = {best, second[0]}
@@ -387,9 +422,14 @@ def _species(text: str) -> str | None:
 def _generic(text: str, request: Request) -> str:
     """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question."""
     if request.drug is not None:
-        text = re.sub(re.escape(request.drug.name), "gefitinib", text, flags=re.IGNORECASE)
-    if request.gene is not None:
-        text = re.sub(rf"\b{re.escape(request.gene)}\b", "GCG", text, flags=re.IGNORECASE)
+        for name in (request.drug.name, *request.drug.synonyms):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "gefitinib", text, flags=re.IGNORECASE)
+    names = load_name_book()
+    for mention in reversed(names.cell_types(text)):
+        known = "beta cells" if mention.written.endswith("s") else "beta cell"
+        text = f"{text[: mention.start]}{known}{text[mention.end :]}"
+    for mention in reversed(names.genes(text)):
+        text = f"{text[: mention.start]}GCG{text[mention.end :]}"
     return text
 
 

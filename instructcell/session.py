@@ -21,7 +21,7 @@ from anndata import AnnData
 
 from instructcell import answers, intents, pl, tools
 from instructcell.cells import read
-from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError, LabelError
@@ -95,7 +95,7 @@ class Session:
     """
 
     def __init__(self, adata: AnnData | None = None, *, checkpoint: str | Path | Checkpoint = "mini") -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint: str | Path | Checkpoint = checkpoint
         self.adata: AnnData | None = None
         self.report: DatasetReport | None = None
         self.name = ""
@@ -125,8 +125,7 @@ class Session:
     @property
     def checkpoint(self) -> Checkpoint:
         """The loaded checkpoint."""
-        if not isinstance(self._checkpoint, Checkpoint):
-            self._checkpoint = load_checkpoint(self._checkpoint)
+        self._checkpoint = tools.open_checkpoint(self._checkpoint)
         return self._checkpoint
 
     def warm_up(self) -> None:

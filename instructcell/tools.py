@@ -188,7 +188,7 @@ def annotate_steps(
 
     With `rows` only those cells are read and nothing is written to `adata`. A `report` spares a second look at it.
     """
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     groups = None if labels is None else _project(loaded.labels, labels)
     report = _report(adata, loaded, report, layer, species)
     species = species or report.species
@@ -241,7 +241,7 @@ def embed_steps(
     report: DatasetReport | None = None,
 ) -> Steps[np.ndarray]:
     """Work of `embed`, yielding (done, total) after every batch."""
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     report = _report(adata, loaded, report, layer, species)
     rows, parts = np.arange(adata.n_obs), []
     for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
@@ -303,7 +303,7 @@ def drug_response_steps(
     report: DatasetReport | None = None,
 ) -> Steps[DrugResult]:
     """Work of `drug_response`, yielding (done, total); with `rows` only those cells are read and nothing is written."""
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     known = find_drug(loaded, drug)
     report = _report(adata, loaded, report, layer, species)
     prompt = drug_prompt(known.name)
@@ -366,7 +366,7 @@ def generate(
     --------
     >>> pseudo = generate(cell_type="B cell", n=50, tissue="PBMC", seed=0)
     """
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     label = find_generable(loaded.labels, cell_type)
     if n < 1:
         raise InstructCellError(f"found n={n}, expected at least 1 pseudo-cell; ask for 1 or more")
@@ -430,7 +430,7 @@ def evidence_of(
     LabelError
         The ontology does not know the type.
     """
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     report = _report(adata, loaded, report, None, None)
     others = np.setdiff1d(np.arange(adata.n_obs), rows)
     rng = np.random.default_rng(0)
@@ -449,7 +449,7 @@ def evidence_table(
     """The markers that the largest annotated types express: one row per type and gene, ready for `ic.pl.evidence`."""
     if CELL_TYPE not in adata.obs:
         raise InstructCellError(f"found no '{CELL_TYPE}' in adata.obs; run ic.tl.annotate(adata) first")
-    loaded = _load(checkpoint)
+    loaded = open_checkpoint(checkpoint)
     report = inspect(adata, genes=loaded.processor.genes)
     named = adata.obs[CELL_TYPE].astype(str)
     ids = dict(zip(named, adata.obs[CELL_TYPE_ID].astype(str), strict=True))
@@ -465,6 +465,13 @@ def evidence_frame(found: Sequence[MarkerEvidence], n_genes: int = 4) -> pd.Data
     columns = ["cell_type", "gene", "share_of_cells", "mean", "source"]
     parts = [one.table.head(n_genes).assign(cell_type=one.cell_type) for one in found if one.supported]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def open_checkpoint(checkpoint: str | Path | Checkpoint = "mini") -> Checkpoint:
+    """A checkpoint by name or folder, on the GPU where there is one; a loaded one is returned as it is."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return load_checkpoint(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -642,10 +649,6 @@ def _record(
     if earlier:
         run["earlier"] = earlier
     adata.uns[RUN] = run
-
-
-def _load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
-    return checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
 
 
 def finish(steps: Steps[Result], what: str = "", progress: ProgressCallback | None = None) -> Result:

@@ -150,7 +150,7 @@ def test_drug_response_writes_its_keys(adata, checkpoint):
     assert set(adata.obs["instructcell_drug_response"]) <= {"sensitive", "resistant"}
     sensitive = adata.obs["instructcell_drug_response"] == "sensitive"
     assert (sensitive == (adata.obs["instructcell_p_sensitive"] >= 0.5)).all()
-    assert (adata.X != before).sum() == 0
+    assert (before != adata.X).sum() == 0
 
 
 def test_an_unknown_drug_is_refused_by_name_with_the_known_ones(adata, checkpoint):
@@ -275,6 +275,15 @@ def test_figures_show_every_cell(annotated):
     assert sum(pl.composition(annotated).data[0].x) == annotated.n_obs
     assert sum(len(trace.x) for trace in pl.confidence(annotated).data) == annotated.n_obs
     assert len(pl.umap(annotated, color="instructcell_confidence").data) == 1
+
+
+def test_evidence_names_markers_that_the_cells_express(adata, checkpoint):
+    rows = np.flatnonzero(adata.obs["cell_type"] == "pancreatic D cell")
+    found = tools.evidence_of(adata, "CL:0000173", rows, checkpoint=checkpoint)
+    assert found.table["gene"].iloc[0] == "SST"
+    table = tools.evidence_frame([found])
+    assert set(table["cell_type"]) == {found.cell_type}
+    assert len(pl.evidence(adata, table=table).data[0].x) == len(table)
 
 
 def test_a_figure_without_its_results_says_what_to_run(adata):
