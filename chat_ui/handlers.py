@@ -35,6 +35,7 @@ MAX_UPLOAD_BYTES = 2 * 1024**3
 MAX_QUESTION_CHARACTERS = 2_000
 MAX_SHOWN_CHARACTERS = 300  # of a question, in its bubble
 MAX_TABLE_ROWS = 1_000
+DECIMALS = 3  # of numbers in tables
 MAX_SUGGESTIONS = 4
 # What Markdown or HTML would act on: anywhere, then what makes a link, then what begins a heading, list, rule or table.
 MARKDOWN = re.compile(
@@ -167,6 +168,12 @@ def answer_text(text: str) -> str:
     return "".join(parts)
 
 
+def fit_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first rows of a table with numbers and headings as one reads them; the download has all of it."""
+    shown = table.head(MAX_TABLE_ROWS).round(DECIMALS)
+    return shown.rename(columns=lambda name: str(name).replace("_", " "))
+
+
 def _turn(conversation: Conversation, said: str, doing: str, work: Callable[[], Iterable[Event]]) -> Iterator[View]:
     """Show what was said, then the answer; whatever happens, the conversation can go on."""
     with conversation.turn:
@@ -196,7 +203,7 @@ def _show(conversation: Conversation, events: Iterable[Event], asked: tuple[Mess
                 answer = "\n\n".join(part for part in (answer, f"{message} {remedy}".strip()) if part)
                 view = replace(view, messages=(*asked, _answer(answer)))
             case TableReady(name, table):
-                view = replace(view, tables=_newest_first(name, table.head(MAX_TABLE_ROWS), view.tables))
+                view = replace(view, tables=_newest_first(name, fit_table(table), view.tables))
             case FigureReady(name, figure):
                 view = replace(view, figures=_newest_first(name, fit_page(figure), view.figures))
             case CellsGenerated():

@@ -24,7 +24,7 @@ def fit_page(figure: Figure) -> Figure:
         margin={"l": 12, "r": 12, "t": 28, "b": 12},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8593a8", "activecolor": "#0f9c8a"},
         font={"family": "system-ui, sans-serif", "size": 12},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.12, "x": 0, "title": None},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "title": None},
     )
     fitted.update_xaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     fitted.update_yaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +37,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1360,900",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 START_SECONDS, ANSWER_SECONDS = 60, 120
 
@@ -52,42 +53,60 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = ANSWER_SE
     pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
 
 
-@pytest.fixture(scope="module")
-def address(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a chat that runs in a process of its own."""
-    model = "mini" if "mini" in shipped_checkpoints() else str(tiny_checkpoint)
+@contextmanager
+def running_chat(model: str, log: Path) -> Iterator[str]:
+    """Start the chat in a process of its own and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("chat") / "log.txt"
     command = [sys.executable, "-m", "instructcell.cli", "chat", "--model", model, "--port", str(port)]
     with log.open("w") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "no_proxy": "*"})
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
         wait_for(lambda: "is at" in log.read_text() or server.poll() is not None, "the chat to start", START_SECONDS)
         assert server.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=30)
         sys.stdout.write(log.read_text())
+
+
+@contextmanager
+def open_browser(folder: Path, *, width: int = 1360, height: int = 900) -> Iterator[WebDriver]:
+    """Open a headless Chromium with an empty profile; its downloads lie in `folder / "downloads"`."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        downloads = {"behavior": "allow", "downloadPath": str(folder / "downloads")}
+        driver.execute_cdp_cmd("Browser.setDownloadBehavior", downloads)
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_a_browser() -> None:
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("no browser here; on Debian: apt-get install chromium chromium-driver")
+
+
+@pytest.fixture(scope="module")
+def address(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a chat with the shipped checkpoint, or a tiny one where none is there."""
+    model = "mini" if "mini" in shipped_checkpoints() else str(tiny_checkpoint)
+    with running_chat(model, tmp_path_factory.mktemp("chat") / "log.txt") as where:
+        yield where
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    """A headless Chromium with an empty profile, whose downloads lie in `tmp_path / "downloads"`."""
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("no browser here: on Debian, apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    folder = str(tmp_path / "downloads")
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": folder})
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path) as opened:
+        yield opened
 
 
 class Visit:
@@ -132,9 +151,15 @@ class Visit:
         found = wait_for(lambda: list(self.downloads.glob(pattern)), f"{pattern} to be downloaded", 30)
         return found[0]
 
+    def settle(self) -> None:
+        """Wait until a drawn figure has stopped moving."""
+        wait_for(lambda: self.find("#ic-figure .js-plotly-plot .main-svg"), "the figure", 30)
+        time.sleep(1)
+
     def shot(self, name: str) -> None:
-        """Keep a picture where SCREENSHOTS says, for looking at."""
+        """Keep a picture in the folder that the variable SCREENSHOTS names, for looking at."""
         if folder := os.environ.get("SCREENSHOTS"):
+            time.sleep(1)
             self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
     def resize(self, width: int, height: int) -> None:
@@ -173,7 +198,7 @@ def test_a_newcomer_uploads_asks_the_three_jobs_and_takes_the_results_home(visit
 
     visit.ask("What are these cells?")
     visit.shot("types")
-    assert visit.find("#ic-figure .js-plotly-plot") and "cell_type" in visit.text("#ic-table")
+    assert visit.find("#ic-figure .js-plotly-plot") and "cell type" in visit.text("#ic-table")
     annotated = anndata.read_h5ad(visit.download("#ic-get-annotated", "*.h5ad"))
     assert annotated.n_obs == 150 and "instructcell_cell_type" in annotated.obs
 

@@ -281,6 +281,13 @@ def test_the_status_line_never_passes_hundred_percent() -> None:
     assert "100%" in status_line("embedding", 300, 256)
 
 
+def test_a_table_is_rounded_and_cut_for_reading() -> None:
+    table = pd.DataFrame({"p_sensitive": np.full(5000, 0.123456), "cells": 3})
+    shown = handlers.fit_table(table)
+    assert list(shown) == ["p sensitive", "cells"] and shown.iloc[0, 0] == 0.123 and len(shown) == 1000
+    assert table.iloc[0, 0] == 0.123456
+
+
 def test_closing_a_conversation_deletes_its_files(islet_file: Path) -> None:
     conversation = handlers.open_conversation(FakeSession)
     last(handlers.ask(conversation, "generate"))
@@ -374,7 +381,8 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--port", "{port}"], "is in use"), (["nowhere.h5ad", "--port", "0"], "range")]
+    ("arguments", "words"),
+    [(["--port", "{port}"], "is in use"), (["nowhere.h5ad", "--port", "0"], "greater than or equal to 1")],
 )
 def test_the_command_ends_with_2_and_one_message(taken_port: int, arguments: list[str], words: str) -> None:
     from instructcell.cli import app
