@@ -24,6 +24,7 @@ from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
 from chat_ui.command import AddressError, check_address, free_port, load_model
 from chat_ui.handlers import Conversation, View
+from chat_ui.plots import fit_page
 from instructcell.errors import InstructCellError, ReadError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
 
@@ -286,6 +287,15 @@ def test_a_table_is_rounded_and_cut_for_reading() -> None:
     shown = handlers.fit_table(table)
     assert list(shown) == ["p sensitive", "cells"] and shown.iloc[0, 0] == 0.123 and len(shown) == 1000
     assert table.iloc[0, 0] == 0.123456
+
+
+def test_a_figure_keeps_its_data_and_gains_room_for_a_long_legend() -> None:
+    few, many = (
+        embedding_map(cells(n), np.array([f"quite a long cell type {i % n}" for i in range(n)])) for n in (2, 20)
+    )
+    fitted = fit_page(many)
+    assert fitted.layout.height > fit_page(few).layout.height and fitted.layout.title.text is None
+    assert many.layout.title.text == "Map of your cells" and len(fitted.data) == 20
 
 
 def test_closing_a_conversation_deletes_its_files(islet_file: Path) -> None:
