@@ -72,8 +72,9 @@ def evidence_text(evidence: Sequence[MarkerEvidence]) -> str:
 
 def coverage_text(report: DatasetReport) -> str:
     """What the reading rests on: genes, species, the matrix and what the doctor noticed."""
-    genes = f"{report.n_shared_genes:,} of the model's genes were measured ({percent(report.coverage)})"
-    absent = "" if report.coverage >= 0.995 else "; the others count as unmeasured, not as zero"
+    coverage = report.coverage or 0.0
+    genes = f"{report.n_shared_genes or 0:,} of the model's genes were measured ({percent(coverage)})"
+    absent = "" if coverage >= 0.995 else "; the others count as unmeasured, not as zero"
     orthologs = ", mouse genes read through their one-to-one human orthologs" if report.species == "mouse" else ""
     lines = [f"{genes}{absent}{orthologs}."]
     if report.scale != "counts":

@@ -203,10 +203,19 @@ def understand(
         The request before, for "and beta cells?".
     """
     selection, rest = find_selection(text, obs)
-    request = Request(text=text, intent=HELP, selection=selection)
-    request = replace(request, **_numbers(rest), species=_species(rest), tissue=find_tissue(rest, labels))
-    request = replace(
-        request, drug=find_drug_name(text, drugs), cell_type=find_cell_type(rest, labels), gene=find_gene(text)
+    n, library_size, seed = find_numbers(rest)
+    request = Request(
+        text=text,
+        intent=HELP,
+        cell_type=find_cell_type(rest, labels),
+        drug=find_drug_name(text, drugs),
+        gene=find_gene(text),
+        n=n,
+        library_size=library_size,
+        seed=seed,
+        species=_species(rest),
+        tissue=find_tissue(rest, labels),
+        selection=selection,
     )
     votes = router.votes(_generic(text, request))
     follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= 3)
@@ -383,8 +392,8 @@ def _by_column(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
     return alone[0] if len(alone) == 1 else (None, "")
 
 
-def _numbers(text: str) -> dict[str, float | int | None]:
-    """How many cells, how many counts each, and the seed."""
+def find_numbers(text: str) -> tuple[int | None, float | None, int | None]:
+    """How many cells, how many counts each, and the seed; None what is not said."""
     seed = None
     if match := re.search(r"\bseed\s*(?:of|is|=|:)?\s*(\d{1,9})\b", text, re.IGNORECASE):
         seed, text = int(match[1]), text.replace(match[0], " ", 1)
@@ -399,12 +408,8 @@ def _numbers(text: str) -> dict[str, float | int | None]:
             depth, text = float(_number(match[1])), text.replace(match[0], " ", 1)
             break
     match = re.search(rf"(?<![\w+-])({number})(?![\w+])", text, re.IGNORECASE)
-    n = _number(match[1]) if match else None
-    return {
-        "n": None if n is not None and match and match[1].lower() == "one" else n,
-        "library_size": depth,
-        "seed": seed,
-    }
+    n = _number(match[1]) if match and match[1].lower() != "one" else None  # "the one with most counts" is no number
+    return n, depth, seed
 
 
 def _number(text: str) -> int:

@@ -578,7 +578,7 @@ def _card(report: DatasetReport) -> pd.DataFrame:
         "species": report.species,
         "gene names": report.id_type,
         "matrix": f"{report.matrix} ({report.scale})",
-        "model genes measured": f"{report.n_shared_genes:,} ({answers.percent(report.coverage)})",
+        "model genes measured": f"{report.n_shared_genes or 0:,} ({answers.percent(report.coverage or 0.0)})",
     }
     return pd.DataFrame({"property": list(shown), "value": list(shown.values())})
 

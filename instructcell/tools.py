@@ -80,7 +80,7 @@ class AnnotationResult:
     @property
     def coverage(self) -> float:
         """Share of the checkpoint's genes that the file measured."""
-        return float(self.report.coverage)
+        return float(self.report.coverage or 0.0)
 
     @property
     def composition(self) -> pd.DataFrame:
@@ -645,7 +645,7 @@ def _record(
         "arguments": {name: "" if value is None else value for name, value in arguments.items()},
     }
     if report is not None:
-        run["gene_coverage"] = float(report.coverage)
+        run["gene_coverage"] = float(report.coverage or 0.0)
     if earlier:
         run["earlier"] = earlier
     adata.uns[RUN] = run

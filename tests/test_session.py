@@ -335,6 +335,20 @@ def test_cells_are_found_by_the_words_that_point_at_them(text, rows):
     assert (None if found is None else found.rows.tolist()) == rows
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("50 beta cells with 5,000 counts each, seed 3", (50, 5000.0, 3)),
+        ("a hundred CD4 T cells", (100, None, None)),
+        ("1k NK cells, library size 2000", (1000, 2000.0, None)),
+        ("20 mouse alpha cells with 3k UMIs", (20, 3000.0, None)),
+        ("one CD8+ T cell", (None, None, None)),
+    ],
+)
+def test_numbers_are_told_apart(text, numbers):
+    assert intents.find_numbers(text) == numbers
+
+
 ROUTES = [
     ("Which cell types are these?", "annotate"),
     ("what r these cells", "annotate"),
