@@ -46,6 +46,8 @@ class CellDecoder(nn.Module):
         super().__init__()
         self.config = config
         hidden, latent, components = config.n_hidden, config.n_latent, config.n_components
+        self.register_buffer("signal_mean", torch.zeros(config.n_condition))
+        self.register_buffer("signal_std", torch.ones(config.n_condition))
         self.condition = nn.Sequential(
             nn.LayerNorm(config.n_condition), nn.Linear(config.n_condition, hidden), nn.GELU(), ResidualBlock(hidden)
         )
@@ -60,6 +62,14 @@ class CellDecoder(nn.Module):
             nn.Linear(hidden, config.dispersion_rank, bias=False),
             nn.Linear(config.dispersion_rank, config.n_genes, bias=False),
         )
+
+    def fit_signal_scale(self, signals: Tensor) -> None:
+        """Standardise the states at <SIGNAL> by those of many requests, signals [M, D].
+
+        What requests have in common is large beside what sets cell types apart; without this the conditions look alike.
+        """
+        self.signal_mean.copy_(signals.mean(0))
+        self.signal_std.copy_(signals.std(0).clamp_min(1e-4))
 
     def init_gene_bias(self, mean_share: Tensor) -> None:
         """Start the softmax over genes at the mean share of each gene in the training counts, mean_share [G]."""
@@ -77,7 +87,7 @@ class CellDecoder(nn.Module):
             return DecoderLoss(zero, zero, zero)
         measured = measured.to(counts.dtype).expand_as(counts)
         counts = counts * measured
-        condition = self.condition(signal)  # [M, H]
+        condition = self._condition(signal)  # [M, H]
         prior = self._prior(condition)
         mean, log_std = self._posterior(counts, measured, condition)  # [M, L] each
         noise = torch.randn_like(mean)
@@ -108,7 +118,7 @@ class CellDecoder(nn.Module):
         library_size [M]: expected total counts over all genes of the checkpoint; None draws it from the learned distribution of
         the condition. The same generator state gives the same cells.
         """
-        condition = self.condition(signal)
+        condition = self._condition(signal)
         prior = self._prior(condition)
         logits = prior.logits
         if library_size is not None:  # the sub-population that goes with the depth asked for
@@ -127,6 +137,9 @@ class CellDecoder(nn.Module):
             log_library = centre + noise.clamp(-2.5, 2.5) * spread  # no absurd depths from the normal's tails
         log_share, dispersion = self._decode(latent, condition)
         return sample_negative_binomial(torch.exp(log_share + log_library.unsqueeze(-1)), dispersion, generator)
+
+    def _condition(self, signal: Tensor) -> Tensor:
+        return self.condition((signal - self.signal_mean) / self.signal_std)
 
     def _prior(self, condition: Tensor) -> Prior:
         latent, components = self.config.n_latent, self.config.n_components

@@ -45,6 +45,7 @@ class InstructCellConfig(PretrainedConfig):
         "generation_kl",
         "library_loss",
         "readout_loss",
+        "signal_loss",
         "signal_hidden",
         "cell_embeddings",
         "past_key_values",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class InstructCellOutput(ModelOutput):
     """What a forward pass gives; losses are scalars and absent where the batch held nothing to score.
 
     loss = text_loss + generation_weight x (generation_nll + kl_weight x generation_kl + library_loss)
-           + readout_weight x readout_loss
+           + readout_weight x (readout_loss + signal_loss)
     """
 
     loss: Tensor | None = None
@@ -48,6 +49,7 @@ class InstructCellOutput(ModelOutput):
     generation_kl: Tensor | None = None
     library_loss: Tensor | None = None
     readout_loss: Tensor | None = None
+    signal_loss: Tensor | None = None
     signal_hidden: Tensor | None = None  # [M, D], signals in the order of the flattened batch
     cell_embeddings: Tensor | None = None  # [N, K, Z]
     past_key_values: Cache | None = None
@@ -76,7 +78,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
     # Counts span five orders of magnitude, more than 16 bits hold.
-    _keep_in_fp32_modules_strict = ["cell_encoder", "cell_decoder", "cell_classifier"]
+    _keep_in_fp32_modules_strict = ["cell_encoder", "cell_decoder", "cell_classifier", "signal_classifier"]
 
     def __init__(self, config: InstructCellConfig, lm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -86,6 +88,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.projector = Projector(config.projector_config)
         self.cell_decoder = CellDecoder(config.decoder_config)
         self.cell_classifier = nn.Linear(config.encoder_config.n_latent, config.n_classes) if config.n_classes else None
+        width = int(config.hidden_size)
+        self.signal_classifier = nn.Linear(width, config.n_classes) if config.n_classes else None
         self.generation_config = GenerationConfig.from_dict(self.lm.generation_config.to_dict())
         self._keep_own_initialisation()
         self.post_init()
@@ -144,6 +148,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         *,
         example_weight: Tensor | None = None,
         cell_targets: Tensor | None = None,
+        signal_targets: Tensor | None = None,
         kl_weight: float = 1.0,
         inputs_embeds: Tensor | None = None,
         encoder_outputs: ModelOutput | None = None,
@@ -172,6 +177,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             [B] weights of the rows in the text loss.
         cell_targets
             [N, C] bool: the leaf classes a cell may be; a row without any is ignored.
+        signal_targets
+            [M, C] bool: the leaf classes that were asked for, so that the state at <SIGNAL> holds the type.
         kl_weight
             Warm-up weight of the decoder's KL term, 0..1.
         num_items_in_batch
@@ -212,6 +219,9 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self._score_signals(result, signal_counts, signal_measured, kl_weight)
         if cell_targets is not None:
             self._score_readout(result, cell_targets)
+        if signal_targets is not None and signal_hidden is not None and self.signal_classifier is not None:
+            result.signal_loss = readout_loss(self.signal_classifier(signal_hidden), signal_targets)
+            self._add_loss(result, self.config.readout_weight * result.signal_loss)
         return result
 
     def encode_cells(self, counts: Tensor, measured: Tensor | None = None) -> Tensor:
@@ -306,12 +316,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _accepted(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments that are given and that this language model knows."""
-        parameters = inspect.signature(self.lm.forward).parameters
-        return {
-            key: value
-            for key, value in arguments.items()
-            if value is not None and (key in parameters or key in ("output_hidden_states", "output_attentions"))
-        }
+        known = _arguments_of(type(self.lm))  # type: ignore[arg-type]
+        return {key: value for key, value in arguments.items() if value is not None and key in known}
 
     def _score_text(self, result: InstructCellOutput, labels: Tensor, example_weight: Tensor | None) -> None:
         logits: Tensor = result["logits"]
@@ -368,7 +374,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Cell modules start as their constructors left them, not as transformers would draw them."""
         if self.cell_decoder.dispersion_base.device.type == "meta":
             return
-        for part in (self.cell_encoder, self.projector, self.cell_decoder, self.cell_classifier):
+        for part in (self.cell_encoder, self.projector, self.cell_decoder, self.cell_classifier, self.signal_classifier):
             for module in part.modules() if part is not None else ():
                 module._is_hf_initialized = True  # type: ignore[assignment]
 
@@ -421,6 +427,12 @@ def readout_loss(logits: Tensor, targets: Tensor) -> Tensor:
         return logits.sum() * 0.0
     log_prob = torch.log_softmax(logits[known].float(), dim=-1)
     return -torch.logsumexp(log_prob.masked_fill(~targets[known], float("-inf")), dim=-1).mean()
+
+
+@lru_cache(maxsize=8)
+def _arguments_of(lm_class: type[nn.Module]) -> frozenset[str]:
+    """The arguments that a language model's forward takes; those for its outputs are read by transformers' wrappers."""
+    return frozenset(inspect.signature(lm_class.forward).parameters) | {"output_hidden_states", "output_attentions"}
 
 
 def _positions(attention_mask: Tensor | None) -> Tensor | None:

@@ -14,10 +14,19 @@ MIN_PANEL = 30  # genes; a smaller random panel is not used
 
 
 def augment_cell(
-    values: np.ndarray, columns: np.ndarray, measured: np.ndarray, settings: Augmentation, rng: np.random.Generator
+    values: np.ndarray,
+    columns: np.ndarray,
+    measured: np.ndarray,
+    settings: Augmentation,
+    rng: np.random.Generator,
+    *,
+    is_counts: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One cell's non-zero values [n] at gene columns [n], measured [G] -> new values [n] and measured [G]."""
-    if rng.random() < settings.thinning:
+    """One cell's non-zero values [n] at gene columns [n], measured [G] -> new values [n] and measured [G].
+
+    Only molecule counts are thinned: rounding would erase values of another unit.
+    """
+    if is_counts and rng.random() < settings.thinning:
         share = np.exp(rng.uniform(np.log(settings.thinning_floor), 0.0))
         values = rng.binomial(np.rint(values).astype(np.int64), share).astype(np.float32)
     if rng.random() < settings.power:

@@ -76,13 +76,19 @@ class Run:
 
         logger.info("stage 2 of 3: instructions")
         collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
-        examples = InstructionDataset(
-            self.datasets, self.recipe, self.catalog, stages.instructions.steps * stages.instructions.batch_size
-        )
-        run_stage("instructions", self.model, stages.instructions, examples, collator, self.folder, seed=seed, kl=True)
+        first = 0
+        for name in ("instructions", "refine"):
+            stage = getattr(stages, name)
+            if stage is None:
+                continue
+            length = stage.steps * stage.batch_size
+            examples = InstructionDataset(self.datasets, self.recipe, self.catalog, length, stage.tasks, first)
+            run_stage(name, self.model, stage, examples, collator, self.folder, seed=seed, kl=name == "instructions")
+            first += length
 
         logger.info("stage 3 of 3: pseudo-cell decoder")
         bank = SignalBank(self.model, collator, self.generation_requests(examples))
+        self.model.cell_decoder.fit_signal_scale(torch.cat(list(bank.states.values())))
         pairs = DecoderDataset(self.datasets, bank, seed, stages.decoder.steps * stages.decoder.batch_size)
         decoder = DecoderStage(self.model.cell_decoder)
         run_stage(
@@ -169,6 +175,7 @@ class Run:
             decoder=self.recipe.decoder,
             n_classes=len(self.labels),
             label_smoothing=self.recipe.label_smoothing,
+            generation_weight=self.recipe.generation_weight,
         )
         model.cell_decoder.init_gene_bias(mean_share(self.datasets))
         return model
@@ -219,19 +226,33 @@ def label_set(datasets: Sequence[LabelledCells]) -> LabelSet:
 
 
 def cell_targets(datasets: Sequence[LabelledCells], labels: LabelSet) -> list[Tensor]:
-    """For each data set [N, C] bool: the classes a cell may be, its label and all narrower labels.
+    """For each data set [N, C] bool: the classes a cell may be, its label and the narrower labels its study does not use.
 
-    A study that says "T cell" does not contradict one that says "regulatory T cell".
+    A study that says "T cell" does not contradict one that says "regulatory T cell"; but where one study uses both a broad and a
+    narrow label, its cells of the broad label are not the narrow ones.
     """
-    ontology = load_ontology()
+    narrower = _narrower(labels)  # [C, C]
     names = [label.name for label in labels]
-    allowed = torch.zeros(len(names) + 1, len(names), dtype=torch.bool)  # the last row: a label outside the set
-    for i, broad in enumerate(labels):
-        is_term = ontology.name(broad.id) == broad.name  # a label finer than its term covers nothing but itself
-        for j, narrow in enumerate(labels):
-            allowed[i, j] = i == j or (is_term and broad.id != narrow.id and ontology.is_a(narrow.id, broad.id))
     index = {name: i for i, name in enumerate(names)}
-    return [allowed[torch.tensor([index.get(str(label), len(names)) for label in cells.label])] for cells in datasets]
+    targets = []
+    for cells in datasets:
+        own = torch.tensor([name in set(cells.label) for name in names])
+        allowed = torch.zeros(len(names) + 1, len(names), dtype=torch.bool)  # the last row: a label outside the set
+        allowed[:-1] = narrower & ~own
+        allowed[torch.arange(len(names)), torch.arange(len(names))] = True
+        targets.append(allowed[torch.tensor([index.get(str(label), len(names)) for label in cells.label])])
+    return targets
+
+
+def _narrower(labels: LabelSet) -> Tensor:
+    """[C, C] bool: whether the second label is a narrower type of the first; a label finer than its term covers only itself."""
+    ontology = load_ontology()
+    table = torch.zeros(len(labels), len(labels), dtype=torch.bool)
+    for i, broad in enumerate(labels):
+        if ontology.name(broad.id) == broad.name:
+            for j, narrow in enumerate(labels):
+                table[i, j] = broad.id != narrow.id and ontology.is_a(narrow.id, broad.id)
+    return table
 
 
 def label_markers(ids: set[str]) -> set[str]:

@@ -119,7 +119,7 @@ def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> 
         rows.append(
             f"| {name} | {found['cells']:,} | {_figure(found['accuracy'])} | {_figure(found['macro_f1'])} | "
             f"{found['accuracy_or_narrower']:.3f} | {_figure(found['accuracy_with_options'])} | "
-            f"{base['logistic regression']['accuracy']:.3f} | {base['10-NN']['accuracy']:.3f} | {found['ece']:.3f} |"
+            f"{_accuracy(base, 'logistic regression')} | {_accuracy(base, '10-NN')} | {found['ece']:.3f} |"
         )
     return [*header, "|---|---|---|---|---|---|---|---|---|", *rows]
 
@@ -196,6 +196,10 @@ def _figure(found: dict[str, float]) -> str:
     if found["low"] != found["low"]:  # not defined on any redrawn sample
         return f"{found['value']:.3f}"
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _accuracy(baselines: dict[str, Any], name: str) -> str:
+    return f"{baselines[name]['accuracy']:.3f}" if name in baselines else "one label"
 
 
 def _rule(rule: Any) -> str:

@@ -138,6 +138,8 @@ class InstructionDataset(Dataset):
         How many examples there are.
     tasks : dict of str to float, optional
         Shares of the tasks; the recipe's by default.
+    first : int
+        Where in the stream of examples this part of it begins.
     """
 
     def __init__(
@@ -147,8 +149,10 @@ class InstructionDataset(Dataset):
         catalog: Catalog,
         length: int,
         tasks: dict[str, float] | None = None,
+        first: int = 0,
     ) -> None:
         self.datasets, self.recipe, self.catalog, self.length = datasets, recipe, catalog, length
+        self.first = first
         self.batch_size = recipe.stages.instructions.batch_size
         self.strata = {
             "annotation": annotation_strata(datasets),
@@ -166,6 +170,7 @@ class InstructionDataset(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> Example:
+        index += self.first
         rng = np.random.default_rng((self.recipe.seed, index))
         text = Random(f"{self.recipe.seed}/{index}")
         task = self.tasks[rng.choice(len(self.tasks), p=self.shares / self.shares.sum())]
@@ -258,7 +263,8 @@ class CellTensors:
             start, end = cells.counts.indptr[choice.row : choice.row + 2]
             values, columns, mask = cells.counts.data[start:end], cells.counts.indices[start:end], cells.measured
             if self.augmentation is not None:
-                values, mask = augment_cell(values, columns, mask, self.augmentation, np.random.default_rng(seed))
+                rng = np.random.default_rng(seed)
+                values, mask = augment_cell(values, columns, mask, self.augmentation, rng, is_counts=cells.is_counts)
             counts[n, columns] = values
             measured[n] = mask
         if self.augmentation is not None and len(choices):
@@ -290,6 +296,7 @@ class InstructionCollator:
         signals = [choice for e in examples for choice in e.signals]
         if signals:
             batch["signal_counts"], batch["signal_measured"] = self.signals(signals, [0] * len(signals))
+            batch["signal_targets"] = torch.stack([self.targets[choice.dataset][choice.row] for choice in signals])
         return batch
 
 

@@ -118,6 +118,8 @@ class Evaluation:
         genes = np.logical_and.reduce([target.measured, *(source.measured for source in sources)])
         counts = sparse.vstack([source.counts[source.training_rows] for source in sources]).tocsr()
         labels = np.concatenate([source.label[source.training_rows] for source in sources])
+        if len(np.unique(labels)) < 2:
+            return {}  # nothing to tell apart
         predicted = baselines.refit_and_predict(counts, labels, target.counts[rows], genes)
         return {
             model: {"accuracy": round(metrics.accuracy(truth, p), 4), "macro_f1": round(metrics.macro_f1(truth, p), 4)}

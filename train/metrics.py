@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -73,10 +73,17 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(balanced_accuracy_score(truth, predicted))
+    """Mean recall over the classes of the truth; ValueError when there is one class only."""
+    classes = np.unique(truth)
+    if len(classes) < 2:
+        raise ValueError("balanced accuracy needs two classes")
+    return float(recall_score(truth, predicted, labels=classes, average="macro", zero_division=0))
 
 
 def auroc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve; ValueError when there is one class only."""
+    if len(np.unique(positive)) < 2:
+        raise ValueError("the area under the ROC curve needs two classes")
     return float(roc_auc_score(positive, score))
 
 

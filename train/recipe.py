@@ -81,6 +81,8 @@ class Stage:
     weight_decay: float = 0.01
     encoder_learning_rate: float | None = None
     warmup: float = 0.05  # share of the steps
+    tasks: dict[str, float] | None = None  # shares of this stage's batches, where they differ from the recipe's
+    kl_weight: float = 1.0  # of the decoder's latent at the end of its warm-up; above 1 the condition explains more
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -94,6 +96,7 @@ class Stages:
     encoder: Stage
     instructions: Stage
     decoder: Stage
+    refine: Stage | None = None  # instructions once more, at a lower rate, with the encoder learning along
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Recipe:
     decoder: dict[str, Any] = field(default_factory=dict)
     backbone: Any = field(default_factory=dict)  # sizes of a T5 from scratch, or a path or hub id
     label_smoothing: float = 0.0
+    generation_weight: float = 1.0  # of the pseudo-cell loss (per gene) beside the text loss (per token)
     augmentation: Augmentation = Augmentation()
     tasks: dict[str, float] = field(default_factory=lambda: {"annotation": 1.0})
 
@@ -163,9 +167,10 @@ def _build(cls: type, content: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint):
-        return _build(hint, value, where)
     arguments = get_args(hint)
+    nested = next((a for a in (hint, *arguments) if is_dataclass(a)), None)
+    if nested is not None and getattr(hint, "__origin__", None) is not tuple:
+        return _build(nested, value, where)
     if getattr(hint, "__origin__", None) is tuple:
         rows = value if isinstance(value, list) else [value]
         return tuple(_convert(arguments[0], row, where) for row in rows)

@@ -67,9 +67,9 @@ class StageTrainer(Trainer):
 
     curve_terms: tuple[str, ...] = ()
 
-    def __init__(self, *args: Any, kl_steps: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kl_steps: int = 0, kl_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kl_steps = kl_steps
+        self.kl_steps, self.kl_weight = kl_steps, kl_weight
         self.terms: dict[str, list[float]] = defaultdict(list)
 
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
@@ -80,7 +80,7 @@ class StageTrainer(Trainer):
     ) -> Any:
         task = inputs.pop("task", None)
         if self.kl_steps:
-            inputs["kl_weight"] = min(1.0, (self.state.global_step + 1) / self.kl_steps)
+            inputs["kl_weight"] = self.kl_weight * min(1.0, (self.state.global_step + 1) / self.kl_steps)
         outputs = model(**inputs)
         self._record(outputs, inputs, task)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -89,6 +89,7 @@ class StageTrainer(Trainer):
         for name in (
             "readout",
             "readout_loss",
+            "signal_loss",
             "nll",
             "generation_nll",
             "kl",
@@ -177,6 +178,7 @@ def run_stage(
         optimizers=(optimizer, schedule),
         callbacks=[CurveWriter(folder / "curves.jsonl", name)],
         kl_steps=int(KL_WARMUP * stage.steps) if kl else 0,
+        kl_weight=stage.kl_weight,
     )
     last = get_last_checkpoint(str(output)) if output.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
