@@ -1,10 +1,11 @@
 """The pseudo-cell decoder: hidden state at <SIGNAL> -> counts.
 
-A conditional variational model. The condition c is the language model's hidden state at <SIGNAL>; the latent z carries what
-differs between cells of one condition. Prior over (z, log library size): a Gaussian mixture whose parameters are read from c, so
-that sampling from the prior covers sub-populations and the depth that goes with them. Counts are negative binomial around library
-size x softmax over genes. Unmeasured genes take no part in the likelihood: a cell's library size over all genes is its measured
-total divided by the share of expression the model places on the measured genes.
+A conditional variational model. The condition c is the language model's hidden state at <SIGNAL>; the latent z
+carries what differs between cells of one condition. Prior over (z, log library size): a Gaussian mixture whose
+parameters are read from c, so that sampling from the prior covers sub-populations and the depth that goes with them.
+Counts are negative binomial around library size x softmax over genes. Unmeasured genes take no part in the
+likelihood: a cell's library size over all genes is its measured total divided by the share of expression the model
+places on the measured genes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from encoders.layers import ResidualBlock
 
 
 class DecoderLoss(NamedTuple):
-    """Scalars in nats per measured gene; nll + kl + library is the negative evidence bound divided by the number of genes."""
+    """Scalars in nats per measured gene; their sum is the negative evidence bound per gene."""
 
     nll: Tensor
     kl: Tensor
@@ -115,7 +116,7 @@ class CellDecoder(nn.Module):
     ) -> Tensor:
         """Integer counts [M, G] for signal [M, D].
 
-        library_size [M]: expected total counts over all genes of the checkpoint; None draws it from the learned distribution of
+        library_size [M]: expected total counts over all genes of the checkpoint; None draws it as learned for
         the condition. The same generator state gives the same cells.
         """
         condition = self._condition(signal)

@@ -1,6 +1,7 @@
 """The distributions of counts and of the decoder's latent.
 
-Negative binomial in the mean / inverse-dispersion form of single-cell models (Lopez et al. 2018, scVI): variance = mu + mu^2 / theta.
+Negative binomial in the mean / inverse-dispersion form of single-cell models (Lopez et al. 2018, scVI): variance = mu
++ mu^2 / theta.
 """
 
 from __future__ import annotations

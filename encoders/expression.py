@@ -17,8 +17,8 @@ def normalise_expression(counts: Tensor, measured: Tensor) -> tuple[Tensor, Tens
     """Mean-scaled log expression and the detected channel, both zero where a gene is unmeasured.
 
     counts [N, G] >= 0 on a linear scale of any unit, measured [N, G] or [G] bool -> two tensors [N, G].
-    Each cell is divided by its own mean over the measured genes before log1p, so multiplying a cell by a constant changes
-    nothing; a cell without any count gives zeros.
+    Each cell is divided by its own mean over the measured genes before log1p, so multiplying a cell by a constant
+    changes nothing; a cell without any count gives zeros.
     """
     measured = measured.to(counts.dtype).expand_as(counts)
     counts = counts * measured

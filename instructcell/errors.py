@@ -1,7 +1,7 @@
 """What a user can get wrong: errors that say what was found, what was expected and what to do.
 
-The command line and the chat print an `InstructCellError` as one sentence without a traceback; anything else is a bug and
-keeps its traceback.
+The command line and the chat print an `InstructCellError` as one sentence without a traceback; anything else is a bug
+and keeps its traceback.
 """
 
 

@@ -374,7 +374,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Cell modules start as their constructors left them, not as transformers would draw them."""
         if self.cell_decoder.dispersion_base.device.type == "meta":
             return
-        for part in (self.cell_encoder, self.projector, self.cell_decoder, self.cell_classifier, self.signal_classifier):
+        readouts = (self.cell_classifier, self.signal_classifier)
+        for part in (self.cell_encoder, self.projector, self.cell_decoder, *readouts):
             for module in part.modules() if part is not None else ():
                 module._is_hf_initialized = True  # type: ignore[assignment]
 

@@ -68,7 +68,8 @@ def test_normalised_expression_has_mean_one_before_the_logarithm(counts: torch.T
 def test_negative_binomial_agrees_with_scipy(mean: float, theta: float) -> None:
     k = torch.arange(0.0, 30.0)
     ours = negative_binomial_log_prob(k, torch.tensor(mean), torch.tensor(theta))
-    np.testing.assert_allclose(ours, stats.nbinom.logpmf(k.numpy(), theta, theta / (theta + mean)), rtol=2e-3, atol=1e-4)
+    theirs = stats.nbinom.logpmf(k.numpy(), theta, theta / (theta + mean))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-4)
 
 
 def test_sampled_counts_have_the_mean_and_variance_of_the_distribution() -> None:

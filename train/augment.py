@@ -1,7 +1,7 @@
 """Making training cells as varied as users' files: other depths, other panels, other scales.
 
-From the trial the design rests on: random gene panels, thinning, a random power and random per-gene factors are what carries a
-single network across studies.
+From the trial the design rests on: random gene panels, thinning, a random power and random per-gene factors are what
+carries a single network across studies.
 """
 
 from __future__ import annotations

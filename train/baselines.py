@@ -23,7 +23,7 @@ def nearest_neighbours(n_cells: int) -> KNeighborsClassifier:
 def refit_and_predict(
     train_counts: sparse.csr_matrix, train_labels: np.ndarray, test_counts: sparse.csr_matrix, genes: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Labels [N] that each baseline gives the test cells, refitted on log-normalised expression of the shared genes [G] bool."""
+    """Labels [N] that each baseline gives the test cells, refitted on log expression of the shared genes [G] bool."""
     columns = np.flatnonzero(genes)
     known, unseen = log_normalise(train_counts[:, columns]), log_normalise(test_counts[:, columns])
     majority = np.unique(train_labels, return_counts=True)
@@ -37,7 +37,7 @@ def refit_and_predict(
 def independent_poisson(
     train_counts: sparse.csr_matrix, train_labels: np.ndarray, types: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Counts [N, G] for the types asked for [N]: every gene Poisson around the type's mean profile, depth drawn from real cells."""
+    """Counts [N, G] for the types asked for [N]: genes Poisson around the type's profile, depths of real cells."""
     rng = np.random.default_rng(seed)
     cells = np.zeros((len(types), train_counts.shape[1]), np.float32)
     for name in np.unique(types):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +40,7 @@ from train.vocabulary import choose_genes
 logger = logging.getLogger("instructcell.train")
 N_CORPUS = 60_000
 N_PHRASINGS = 96  # of each generation request, for the decoder stage
+CANONICAL_SHARE = 0.6  # of these; the tools ask in the canonical phrasing
 MARKERS_PER_LABEL = 40
 
 
@@ -77,7 +79,7 @@ class Run:
         logger.info("stage 2 of 3: instructions")
         collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
         first = 0
-        for name in ("instructions", "refine"):
+        for name in ("instructions", "refine", "signals"):
             stage = getattr(stages, name)
             if stage is None:
                 continue
@@ -100,7 +102,10 @@ class Run:
         requests: dict[Any, list[Example]] = {}
         for dataset, kind, rows, _ in generation_strata(self.datasets).groups:
             rng = Random(f"{self.recipe.seed}/{dataset}/{kind}")
-            record, settings = examples.record(dataset, rows[0]), examples.hints(dataset)
+            record, settings = (
+                examples.record(dataset, rows[0]),
+                replace(examples.hints(dataset), canonical=CANONICAL_SHARE),
+            )
             rendered = [
                 instruction(
                     "generation", record, rng, catalog=self.catalog, settings=settings, n_signals=1 + (i % 8 == 7)
@@ -226,10 +231,10 @@ def label_set(datasets: Sequence[LabelledCells]) -> LabelSet:
 
 
 def cell_targets(datasets: Sequence[LabelledCells], labels: LabelSet) -> list[Tensor]:
-    """For each data set [N, C] bool: the classes a cell may be, its label and the narrower labels its study does not use.
+    """For each data set [N, C] bool: its label and the narrower ones that its study does not use.
 
-    A study that says "T cell" does not contradict one that says "regulatory T cell"; but where one study uses both a broad and a
-    narrow label, its cells of the broad label are not the narrow ones.
+    A study that says "T cell" does not contradict one that says "regulatory T cell"; but where one study uses both a
+    broad and a narrow label, its cells of the broad label are not the narrow ones.
     """
     narrower = _narrower(labels)  # [C, C]
     names = [label.name for label in labels]
@@ -245,7 +250,7 @@ def cell_targets(datasets: Sequence[LabelledCells], labels: LabelSet) -> list[Te
 
 
 def _narrower(labels: LabelSet) -> Tensor:
-    """[C, C] bool: whether the second label is a narrower type of the first; a label finer than its term covers only itself."""
+    """[C, C] bool: the second label is a narrower type of the first; a label finer than its term has none."""
     ontology = load_ontology()
     table = torch.zeros(len(labels), len(labels), dtype=torch.bool)
     for i, broad in enumerate(labels):

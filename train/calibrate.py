@@ -1,4 +1,4 @@
-"""Fitting what turns scores into probabilities: one temperature for labels, one for drug responses, and the unknown threshold.
+"""From scores to probabilities: a temperature for labels, one for drug responses, and the unknown threshold.
 
 Fitted on held-out cells of the files that no headline figure is quoted on, so that the quoted figures stay unseen.
 """

@@ -221,9 +221,9 @@ class InstructionDataset(Dataset):
         rng = np.random.default_rng((self.recipe.seed, 3, index // self.batch_size))
         return int(rng.choice([1, 4, MAX_CELLS], p=[0.5, 0.3, 0.2]))
 
-    def hints(self, dataset: int) -> InstructionSettings | None:
+    def hints(self, dataset: int) -> InstructionSettings:
         """How generation prompts about a data set speak of species and tissue."""
-        return ALWAYS_HINT if self.datasets[dataset].entry.hint == "always" else None
+        return ALWAYS_HINT if self.datasets[dataset].entry.hint == "always" else InstructionSettings()
 
     def _record(self, dataset: int, row: int) -> CellRecord:
         cells = self.datasets[dataset]

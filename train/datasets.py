@@ -30,7 +30,7 @@ DATA_PLACES = (Path("data"), Path("../shared/data"))
 class LabelledCells:
     """The cells of one file on the gene vocabulary.
 
-    counts csr [N, G] on a linear scale, measured [G] bool; the string arrays have one entry per cell, "" where not known.
+    counts csr [N, G] on a linear scale, measured [G] bool; the string arrays have one entry per cell, "" if unknown.
     """
 
     entry: DataEntry
@@ -75,8 +75,8 @@ def find_data(folder: str | Path | None = None) -> Path:
         if place.is_dir() and any(place.glob("*.h5ad")):
             return place
     raise ConfigError(
-        f"no training data: looked for .h5ad files in {', '.join(map(str, places))}. The model card lists the accessions; "
-        "name the folder that holds the files with --data."
+        f"no training data: looked for .h5ad files in {', '.join(map(str, places))}. The model card lists the "
+        "accessions; name the folder that holds the files with --data."
     )
 
 

@@ -177,8 +177,9 @@ class Evaluation:
             "mmd_ratio_poisson": _ratio(noise["mmd"], per_type),
         }
         self.say(
-            f"pseudo-cells: MMD x{result['mmd_ratio']:.2f} of real (independent Poisson x{result['mmd_ratio_poisson']:.2f}), "
-            f"S-KNN {pseudo['s_knn']:.3f} (real {floor['s_knn']:.3f}), R-KNN {pseudo['r_knn']:.3f} (real {floor['r_knn']:.3f})"
+            f"pseudo-cells: MMD x{result['mmd_ratio']:.2f} of real (Poisson x{result['mmd_ratio_poisson']:.2f}), "
+            f"S-KNN {pseudo['s_knn']:.3f} (real {floor['s_knn']:.3f}), "
+            f"R-KNN {pseudo['r_knn']:.3f} (real {floor['r_knn']:.3f})"
         )
         return result
 
@@ -225,9 +226,10 @@ class Evaluation:
             }
         if donors is not None:
             figures["resampled_by"] = "patient"
+        ours, base = figures["instructcell"], figures["logistic_regression"]
         self.say(
-            f"{'/'.join(drugs)} ({name}): balanced accuracy {figures['instructcell']['balanced_accuracy']['value']:.3f}, AUROC "
-            f"{figures['instructcell']['auroc']['value']:.3f}; logistic regression {figures['logistic_regression']['auroc']['value']:.3f}"
+            f"{'/'.join(drugs)} ({name}): balanced accuracy {ours['balanced_accuracy']['value']:.3f}, "
+            f"AUROC {ours['auroc']['value']:.3f}; logistic regression {base['auroc']['value']:.3f}"
         )
         return figures
 
@@ -241,7 +243,7 @@ class Evaluation:
     # ---- phrasing
 
     def phrasing(self, seed: int) -> dict[str, Any]:
-        """Annotation asked in phrasings that training never saw, on held-out cells of all files; against the canonical one."""
+        """Annotation in phrasings that training never saw, on held-out cells, against the canonical one."""
         catalog, labels = load_catalog(), self.checkpoint.labels.names
         rng, text = np.random.default_rng(seed), Random(seed)
         counts, measured, truth, prompts = [], [], [], []

@@ -1,7 +1,7 @@
 """How good answers and pseudo-cells are: figures with intervals, in plain functions over arrays.
 
-Pseudo-cells are judged as in the InstructCell paper (MMD, S-KNN, R-KNN), in the space of the first principal components of the held-out
-real cells' log-normalised expression.
+Pseudo-cells are judged as in the InstructCell paper (MMD, S-KNN, R-KNN), in the space of the first principal
+components of the held-out real cells' log-normalised expression.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Figure:
 def bootstrap(
     metric: Callable[..., float], *columns: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
 ) -> Figure:
-    """A metric of aligned columns [N] with its bootstrap interval; with groups [N], whole groups are redrawn (donors, patients).
+    """A metric of aligned columns [N] with its bootstrap interval; with groups [N], whole groups are redrawn.
 
     Draws on which the metric is not defined (one class only) are left out.
     """
@@ -138,7 +138,7 @@ class RealSpace:
 
 
 def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray) -> float:
-    """MMD (not squared) between two sets of points, Gaussian kernels of several bandwidths around the median distance in `b`.
+    """MMD (not squared) between two sets of points, Gaussian kernels around the median distance in `b`.
 
     The biased estimate of Gretton et al. 2012, which is never negative.
     """

@@ -97,6 +97,7 @@ class Stages:
     instructions: Stage
     decoder: Stage
     refine: Stage | None = None  # instructions once more, at a lower rate, with the encoder learning along
+    signals: Stage | None = None  # mostly requests for pseudo-cells, so that <SIGNAL> holds what was asked for
 
 
 @dataclass(frozen=True)

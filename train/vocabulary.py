@@ -1,7 +1,7 @@
 """Choosing the genes a checkpoint knows.
 
-A gene earns its place by telling cell types apart in at least one training file and by being measured in several files, so that
-small panels still share many genes with the model; the best markers of every label are always in.
+A gene earns its place by telling cell types apart in at least one training file and by being measured in several
+files, so that small panels still share many genes with the model; the best markers of every label are always in.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def choose_genes(
 
 
 def _spread_between_labels(counts: sparse.csr_matrix, labels: np.ndarray) -> np.ndarray:
-    """How far the labels' mean log expression lies from the overall mean, per gene [G]; plus a little of its variance."""
+    """How far the labels' mean log expression lies from the overall mean per gene [G], plus a little variance."""
     total = np.asarray(counts.sum(axis=1)).ravel()
     scaled = sparse.diags(1e4 / np.maximum(total, 1e-9)).dot(counts).tocsr()
     scaled.data = np.log1p(scaled.data)
