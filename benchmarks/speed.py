@@ -321,8 +321,8 @@ def describe(model: str, n_cells: int) -> dict[str, Any]:
 
 def markdown(about: dict[str, Any], rows: list[Measured]) -> str:
     head = [
-        f"Checkpoint {about['checkpoint'][:16]}, {about['cores']} CPU cores, torch {about['torch']}; load average of the",
-        f"machine before the first job: {about['load']}.",
+        f"Checkpoint {about['checkpoint'][:16]}, {about['cores']} CPU cores, torch {about['torch']}.",
+        f"Load average of the machine before the first job: {about['load']}.",
         "",
         "| what | unit | min | median | max | repeats | budget |",
         "|---|---|---|---|---|---|---|",

@@ -92,7 +92,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def micro_recipe() -> Recipe:
-    """A recipe that reads the made-up files and trains 18 steps."""
+    """A recipe that reads the made-up files and trains 21 steps."""
     stage = Stage(steps=6, batch_size=8, learning_rate=1e-3)
     gefitinib = DrugEntry("response_gefitinib", "sensitive", "resistant", name="gefitinib")
     return Recipe(
@@ -101,7 +101,7 @@ def micro_recipe() -> Recipe:
             DataEntry(BLOOD, hold_out=0.2, weight=0.5),
             DataEntry(LUNG, hold_out={"batch": ["p2"]}, generation=0, drug=(gefitinib,)),
         ),
-        stages=Stages(stage, stage, stage),
+        stages=Stages(encoder=stage, instructions=stage, decoder=stage, refine=dataclasses.replace(stage, steps=3)),
         output="micro",
         n_genes=120,
         encoder={"n_embeddings": 2, "n_latent": 8, "n_hidden": 16, "dropout": 0.1},
@@ -301,8 +301,8 @@ def test_genes_that_no_training_cell_expresses_are_not_chosen_and_markers_always
         )
         for cells in datasets
     ]
-    chosen = [unseen[j] for j in choose_genes(wider, unseen, 40, {"LEPR"})]
-    assert len(chosen) == 40
+    chosen = [unseen[j] for j in choose_genes(wider, unseen, 80, {"LEPR"})]
+    assert len(chosen) == 80
     assert "LEPR" in chosen
     assert not {"OR4F5", "OR4F29"} & set(chosen)
     assert {"INS", "GCG", "LYZ"} <= set(chosen)
@@ -366,6 +366,11 @@ def test_the_same_index_gives_the_same_example(examples, datasets):
     assert examples[0] != examples[1]
 
 
+def test_a_later_stage_goes_on_where_the_stream_of_examples_stood(examples, datasets):
+    later = InstructionDataset(datasets, micro_recipe(), examples.catalog, length=10, first=40)
+    assert [later[i] for i in range(5)] == [examples[40 + i] for i in range(5)]
+
+
 def test_every_task_of_the_recipe_comes_up(examples):
     found = Counter(examples[i].task for i in range(len(examples)))
     assert set(found) == set(TASKS)
@@ -403,6 +408,15 @@ def test_augmented_values_stay_non_negative_and_panels_within_what_was_measured(
     assert (panel[columns] & (new_values > 0)).any()
 
 
+def test_only_molecule_counts_are_thinned():
+    always = Augmentation(thinning=1, power=0, panel=0)
+    shares, columns = np.full(50, 0.4, np.float32), np.arange(50)
+    kept, _ = augment_cell(shares, columns, np.ones(50, bool), always, np.random.default_rng(0), is_counts=False)
+    np.testing.assert_array_equal(kept, shares)
+    thinned, _ = augment_cell(shares + 9, columns, np.ones(50, bool), always, np.random.default_rng(0))
+    assert thinned.sum() < (shares + 9).sum()
+
+
 def test_without_augmentation_a_cell_stays_as_it_is(datasets):
     nothing = Augmentation(thinning=0, power=0, panel=0, gene_scale=0)
     choices = [CellChoice(0, 3), CellChoice(1, 5)]
@@ -422,26 +436,37 @@ def test_gene_factors_are_positive():
 # ---- targets
 
 
-def test_a_cell_may_be_its_label_or_a_narrower_one_but_a_label_finer_than_its_term_covers_only_itself(datasets):
-    labels = LabelSet(
-        [
-            Label("T cell", id="CL:0000084"),
-            Label("CD4-positive, alpha-beta T cell", id="CL:0000624"),
-            Label("B cell", id="CL:0000236"),
-            Label("A549 lung adenocarcinoma cell", id="CL:0001064"),
-            Label("HCC827 lung adenocarcinoma cell", id="CL:0001064"),
-        ]
-    )
-    asked = np.array([*labels.names, "epithelial cell of nowhere"])
-    (allowed,) = cell_targets([dataclasses.replace(datasets[0], label=asked)], labels)
-    assert allowed.int().tolist() == [
-        [1, 1, 0, 0, 0],
-        [0, 1, 0, 0, 0],
-        [0, 0, 1, 0, 0],
-        [0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-        [0, 0, 0, 0, 0],
+LABELS = LabelSet(
+    [
+        Label("T cell", id="CL:0000084"),
+        Label("CD4-positive, alpha-beta T cell", id="CL:0000624"),
+        Label("B cell", id="CL:0000236"),
+        Label("A549 lung adenocarcinoma cell", id="CL:0001064"),
+        Label("HCC827 lung adenocarcinoma cell", id="CL:0001064"),
     ]
+)
+
+
+def targets_of(datasets, labels: list[str]) -> list[list[int]]:
+    (allowed,) = cell_targets([dataclasses.replace(datasets[0], label=np.array(labels))], LABELS)
+    return allowed.int().tolist()
+
+
+def test_a_cell_may_be_its_label_or_a_narrower_one(datasets):
+    assert targets_of(datasets, ["T cell", "B cell"]) == [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0]]
+
+
+def test_labels_that_one_study_tells_apart_exclude_each_other(datasets):
+    found = targets_of(datasets, ["T cell", "CD4-positive, alpha-beta T cell"])
+    assert found == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
+
+
+def test_a_label_finer_than_its_term_covers_only_itself(datasets):
+    assert targets_of(datasets, ["A549 lung adenocarcinoma cell"]) == [[0, 0, 0, 1, 0]]
+
+
+def test_a_label_that_the_checkpoint_lacks_allows_no_class(datasets):
+    assert targets_of(datasets, ["epithelial cell of nowhere"]) == [[0, 0, 0, 0, 0]]
 
 
 def test_the_label_set_knows_names_cells_and_what_can_be_generated(datasets):
@@ -531,6 +556,13 @@ def test_draws_on_which_a_metric_is_undefined_are_left_out(monkeypatch):
     assert (figure.value, figure.low, figure.high) == (1.0, 1.0, 1.0)
 
 
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes():
+    truth = np.array([1, 1, 1, 0])
+    assert metrics.balanced_accuracy(truth, np.array([1, 1, 1, 1])) == 0.5
+    with pytest.raises(ValueError, match="two classes"):
+        metrics.balanced_accuracy(np.ones(3), np.ones(3))
+
+
 def test_macro_f1_counts_only_labels_that_occur_in_the_truth():
     truth, predicted = np.array(["a", "a", "b"]), np.array(["a", "c", "b"])
     assert metrics.macro_f1(truth, predicted) == pytest.approx((2 / 3 + 1) / 2)
@@ -609,6 +641,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
     patch.setattr(build, "N_CORPUS", 300)
     patch.setattr(build, "N_PHRASINGS", 8)
     patch.setattr("train.trainer.SAVE_EVERY", 2)
+    patch.setattr("train.trainer.LOG_EVERY", 2)
     folder = tmp_path_factory.mktemp("runs")
     try:
         plain = Run(micro_recipe(), data, folder / "plain")
@@ -636,7 +669,7 @@ def test_a_resumed_run_keeps_genes_and_tokenizer(runs):
 
 def test_every_task_leaves_its_curve(runs):
     curves = pd.read_json(runs.plain.folder / "curves.jsonl", lines=True)
-    assert list(curves["stage"].unique()) == ["encoder", "instructions", "decoder"]
+    assert list(curves["stage"].unique()) == ["encoder", "instructions", "refine", "decoder"]
     last = curves[curves["stage"] == "instructions"].iloc[-1]
     for name in ("loss", "readout", "nll", "kl", "library", "text/annotation", "text/generation", "text/drug"):
         assert np.isfinite(last[name]), name
