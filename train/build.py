@@ -79,17 +79,20 @@ class Run:
         logger.info("stage 2 of 3: instructions")
         collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
         first = 0
-        for name in ("instructions", "refine", "signals"):
+        for name in ("instructions", "refine", "signals", "cells"):
             stage = getattr(stages, name)
             if stage is None:
                 continue
             length = stage.steps * stage.batch_size
             examples = InstructionDataset(self.datasets, self.recipe, self.catalog, length, stage.tasks, first)
+            for part in (self.model.lm, self.model.cell_decoder):
+                part.requires_grad_(name != "cells")
             run_stage(name, self.model, stage, examples, collator, self.folder, seed=seed, kl=name == "instructions")
             first += length
 
         logger.info("stage 3 of 3: pseudo-cell decoder")
         bank = SignalBank(self.model, collator, self.generation_requests(examples))
+        self.model.requires_grad_(True)
         self.model.cell_decoder.fit_signal_scale(torch.cat(list(bank.states.values())))
         pairs = DecoderDataset(self.datasets, bank, seed, stages.decoder.steps * stages.decoder.batch_size)
         decoder = DecoderStage(self.model.cell_decoder)

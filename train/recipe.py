@@ -98,6 +98,7 @@ class Stages:
     decoder: Stage
     refine: Stage | None = None  # instructions once more, at a lower rate, with the encoder learning along
     signals: Stage | None = None  # mostly requests for pseudo-cells, so that <SIGNAL> holds what was asked for
+    cells: Stage | None = None  # encoder and projector alone, through the frozen language model
 
 
 @dataclass(frozen=True)
