@@ -10,13 +10,17 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instructcell.errors import InstructCellError
+
+if TYPE_CHECKING:
+    from instructcell.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 UPLOAD_FOLDER = "GRADIO_TEMP_DIR"  # the variable from which Gradio learns where uploads go
@@ -47,26 +51,20 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
             raise InstructCellError(f"there is no file {file}; give the path of a file of cells, or start without one")
         check_upload(file)
     keep_uploads_apart()
-    checkpoint: Future[Any] = Future()
+    ready: Future[Callable[[], Session]] = Future()
     from chat_ui.app import build_page, demo_examples, serve
 
-    def new_session() -> Any:
-        """A visitor's session; the first visitor may come before the model is loaded, and waits for it."""
-        from instructcell.session import Session
-
-        return Session(checkpoint=checkpoint.result())
-
-    page = build_page(new_session, demo_examples(), file)
+    page = build_page(lambda: ready.result()(), demo_examples(), file)
     address = serve(page, host=host, port=port)
     typer.echo(f"InstructCell is at {address}  (Ctrl+C stops it)")
     if host not in LOOPBACK:
         typer.echo(f"Whoever can reach this machine can use it: it listens on {host}.", err=True)
-    load_model(model, checkpoint)
+    wake_up(model, ready)
     page.block_thread()
 
 
-def load_model(name: str, checkpoint: Future[Any]) -> None:
-    """Load the checkpoint for all visitors, then what the first answers need; the page is up meanwhile.
+def wake_up(model: str, ready: Future[Callable[[], Session]]) -> None:
+    """Load what the first answers need while the page is up already; visitors wait for `ready`, which makes sessions.
 
     Raises
     ------
@@ -77,11 +75,12 @@ def load_model(name: str, checkpoint: Future[Any]) -> None:
         from instructcell.checkpoint import load_checkpoint
         from instructcell.session import Session
 
-        checkpoint.set_result(load_checkpoint(name))
+        checkpoint = load_checkpoint(model)
+        Session(checkpoint=checkpoint).warm_up()
     except Exception as error:
-        checkpoint.set_exception(error)
+        ready.set_exception(error)
         raise
-    Session(checkpoint=checkpoint.result()).warm_up()
+    ready.set_result(lambda: Session(checkpoint=checkpoint))
 
 
 def check_address(host: str, port: int) -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
-from chat_ui.command import AddressError, check_address, free_port, load_model
+from chat_ui.command import AddressError, check_address, free_port, wake_up
 from chat_ui.handlers import Conversation, View
 from chat_ui.plots import fit_page
 from instructcell.errors import InstructCellError, ReadError
@@ -413,6 +413,6 @@ def test_a_missing_file_is_said_before_the_page_starts(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_loaded_is_told_to_visitors_who_wait(tmp_path: Path) -> None:
     waiting: Future[Any] = Future()
     with pytest.raises(InstructCellError):
-        load_model(str(tmp_path / "nothing"), waiting)
+        wake_up(str(tmp_path / "nothing"), waiting)
     with pytest.raises(InstructCellError):
         waiting.result(timeout=1)
