@@ -21,6 +21,23 @@ SHOWN_TYPES = 8  # cell types named in the text; the table has all
 SURE = 0.8  # a call below this calibrated confidence is counted as weak
 
 
+def first_look_text(said: str, kind: str, n_read: int, n_sampled: int, names: Sequence[str]) -> str:
+    """The opening: what the language model wrote of `n_read` cells of one kind, if it agrees with the scores."""
+    several = f"{n_read} cells of the most frequent kind in a sample of {n_sampled}"
+    if says_of_its_cells(said, kind, names):
+        return f"{said.rstrip('.')}. *(The model on {'this cell' if n_sampled == 1 else several}.)*"
+    return f"At a first look, {'this cell reads' if n_sampled == 1 else f'{several} read'} as **{kind}**."
+
+
+def says_of_its_cells(said: str, kind: str, names: Sequence[str]) -> bool:
+    """Whether the language model wrote a sentence that names the type the scores give, and no other of `names`."""
+    low, kind = said.lower(), kind.lower()
+    if kind not in low or low.rstrip(".") == kind or len(said) > 300:
+        return False
+    rest = low.replace(kind, " ")
+    return not any(name.lower() in rest for name in names if name.lower() not in kind)
+
+
 def composition_text(result: AnnotationResult, whose: str) -> str:
     """Shares and mean confidence of the cell types of `whose` cells."""
     table = result.composition
@@ -70,7 +87,7 @@ def evidence_text(evidence: Sequence[MarkerEvidence]) -> str:
     return "\n**Markers in these cells**\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def coverage_text(report: DatasetReport) -> str:
+def coverage_text(report: DatasetReport, title: str = "What this rests on") -> str:
     """What the reading rests on: genes, species, the matrix and what the doctor noticed."""
     coverage = report.coverage or 0.0
     genes = f"{report.n_shared_genes or 0:,} of the model's genes were measured ({percent(coverage)})"
@@ -81,7 +98,7 @@ def coverage_text(report: DatasetReport) -> str:
         how = "counts were recovered from it" if report.counts_recovered else "read on its own scale"
         lines.append(f"The matrix ({report.matrix}) is {report.scale}, not counts; {how}.")
     lines += [warning if warning.endswith((".", "!")) else f"{warning}." for warning in map(str, report.warnings)]
-    return "\n**What this rests on.** " + " ".join(lines) + "\n"
+    return f"\n**{title}.** {' '.join(lines)}\n"
 
 
 def weakness_text(result: AnnotationResult) -> str:
@@ -120,7 +137,8 @@ def drug_facts(drug: Drug) -> str:
     note = f" {drug.note}" if drug.note else ""
     return (
         f"\n**What this rests on.**{target}{studies}{note} "
-        "It is a graded prediction from expression, for research; it is not a treatment decision.\n"
+        "On other kinds of cells than those it is extrapolation. It is a graded prediction from expression, for "
+        "research; it is not a treatment decision.\n"
     )
 
 
@@ -141,7 +159,8 @@ def generated_text(pseudo: AnnData, read_as: str) -> str:
 
 def describe_text(adata: AnnData, report: DatasetReport) -> str:
     """The doctor's report and the columns of the file."""
-    columns = [f"- {quoted(name)}: {_values_of(adata.obs[name])}" for name in list(adata.obs.columns)[:20]]
+    own = [name for name in adata.obs.columns if not str(name).startswith("instructcell_")]
+    columns = [f"- {quoted(name)}: {_values_of(adata.obs[name])}" for name in own[:20]]
     listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
     return f"{report.to_markdown()}{listed}\n"
 
@@ -172,7 +191,7 @@ def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None)
         "You can ask, in your own words:\n\n"
         f"{cells}- *Generate 50 {example}s with 3,000 counts each*, then *download*\n{responses}"
         f"- *What marks a {example}?* and *What does GCG do?*\n\n"
-        f"I can generate {len(types)} cell types: {', '.join(types)}.\n"
+        f"I can generate {len(types)} cell types: {'; '.join(types)}.\n"
     )
 
 

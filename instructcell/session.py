@@ -54,6 +54,10 @@ MEANINGS = {
 }
 
 
+# A later "and 10 more" goes on from these; a download or a greeting in between changes nothing.
+CONTINUED = (intents.ANNOTATE, intents.SUBSET, intents.GENERATE, intents.DRUG, intents.MARKERS, intents.GENE)
+
+
 @dataclass
 class Turn:
     """One question and what was answered; `events` without progress and text."""
@@ -179,8 +183,8 @@ class Session:
 
     def suggestions(self) -> list[str]:
         """Questions that fit what is loaded and known, the most useful first."""
-        able = [label.name for label in self.checkpoint.labels if label.can_generate]
-        drugs, types = self._drugs.names, []
+        able, drugs = self._able, self._drugs.names
+        types: list[str] = []
         if self.annotation is not None:
             found = self.annotation.composition["cell_type"]
             types = [name for name in found if name != tools.UNKNOWN]
@@ -240,7 +244,8 @@ class Session:
                 f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?"
             )
             return
-        self._last = request
+        if request.intent in CONTINUED:
+            self._last = request
         yield from self._flows[request.intent](request)
 
     def _resolve(self, text: str) -> Request | None:
@@ -257,6 +262,12 @@ class Session:
     def _drugs(self) -> DrugSet:
         return tools.drugs_of(self.checkpoint)
 
+    @property
+    def _able(self) -> list[str]:
+        """Cell types that can be generated, the best known first."""
+        able = [label for label in self.checkpoint.labels if label.can_generate]
+        return [label.name for label in sorted(able, key=lambda label: -label.n_training_cells)]
+
     # ---- what are these cells?
 
     def _annotate(self, request: Request) -> Answer:
@@ -271,6 +282,9 @@ class Session:
             yield from self._annotate_some(request, selection)
             return
         result = self.annotation
+        if result is not None and request.cell_type is not None:
+            yield from self._share(request, result)
+            return
         if result is None or request.tissue or request.species:
             yield from self._first_look(request, np.arange(self.adata.n_obs))
             result = yield from _run(self._annotation_steps(request, None), "annotating cells")
@@ -291,6 +305,14 @@ class Session:
         yield from self._grounds(result)
         yield TextDelta(answers.weakness_text(result))
 
+    def _share(self, request: Request, result: tools.AnnotationResult) -> Answer:
+        """How many cells of one type there are, with the markers that say so; the annotation is there already."""
+        assert request.cell_type is not None
+        label = request.cell_type
+        text = answers.share_text(result, label.name, _with_subtypes(self.checkpoint, label.name))
+        found = self._evidence(label.name, label.id, result)
+        yield TextDelta(f"{text}\n{answers.evidence_text([] if found is None else [found])}")
+
     def _annotation_steps(self, request: Request, rows: np.ndarray | None) -> tools.Steps[tools.AnnotationResult]:
         assert self.adata is not None
         return tools.annotate_steps(
@@ -303,9 +325,10 @@ class Session:
         )
 
     def _composition(self, request: Request, result: tools.AnnotationResult, whose: str) -> Answer:
-        if request.cell_type is not None and len(result.table) > 1:
-            names = _with_subtypes(self.checkpoint, request.cell_type.name)
-            yield TextDelta(f"\n\n{answers.share_text(result, request.cell_type.name, names)}")
+        label = request.cell_type
+        if label is not None and len(result.table) > 1:
+            share = answers.share_text(result, label.name, _with_subtypes(self.checkpoint, label.name))
+            yield TextDelta(f"\n\n{share}")
         yield TextDelta(answers.composition_text(result, answers.titled(whose)))
         if len(result.table) > 1:
             yield TableReady("cell types", result.composition)
@@ -326,11 +349,9 @@ class Session:
             self.checkpoint.model, processor, prompt, cells.counts, cells.measured, max_new_tokens=48
         )
         said = " ".join("".join(pieces).split())
-        whose = "this cell" if len(rows) == 1 else f"{len(together)} of the {len(rows):,} cells"
-        if says_of_its_cells(said, kind, self.checkpoint):
-            yield from _stream(f"{said.rstrip('.')}. *(The model's first reading of {whose}.)*")
-        else:
-            yield from _stream(f"At a first look, {whose} read as **{kind}**.")
+        yield from _stream(
+            answers.first_look_text(said, kind, len(together), len(sample), self.checkpoint.labels.names)
+        )
 
     def _grounds(self, result: tools.AnnotationResult) -> Answer:
         """The markers the largest groups express, and what the reading rests on."""
@@ -350,6 +371,8 @@ class Session:
         """Marker evidence for the cells that were called `name`; None where no source lists markers of it."""
         assert self.adata is not None
         rows = result.rows[(result.table["cell_type"] == name).to_numpy()]
+        if len(rows) == 0:
+            return None
         try:
             found = tools.evidence_of(
                 self.adata, cl_id or name, rows, checkpoint=self.checkpoint, report=self.report, max_cells=300
@@ -362,9 +385,8 @@ class Session:
 
     def _generate(self, request: Request) -> Answer:
         labels = self.checkpoint.labels
-        able = [label.name for label in labels if label.can_generate]
         if request.cell_type is None and request.unknown_type is None:
-            yield TextDelta(f"Which cell type shall I generate? I can do: {', '.join(able)}.")
+            yield TextDelta(f"Which cell type shall I generate? I can do: {'; '.join(self._able)}.")
             return
         named = request.cell_type.name if request.cell_type else str(request.unknown_type)
         label = tools.find_generable(labels, named)
@@ -425,7 +447,7 @@ class Session:
         yield TextDelta(answers.drug_text(result, whose, types))
         yield TableReady("drug response", result.table.rename_axis("cell").reset_index())
         yield FigureReady("drug response", pl.probabilities(result.table["p_sensitive"], types))
-        yield TextDelta(answers.coverage_text(result.report))
+        yield TextDelta(answers.coverage_text(result.report, "The cells"))
 
     def _cells_called(self, request: Request) -> Selection | None:
         """ "the T cells": the cells that were called so."""
@@ -455,7 +477,7 @@ class Session:
     def _seen_here(self, request: Request) -> Answer:
         """Whether the loaded cells that were called so express the markers."""
         label, result = request.cell_type, self.annotation
-        if label is None or result is None or not (result.table["cell_type"] == label.name).any():
+        if label is None or result is None:
             return
         found = self._evidence(label.name, label.id, result)
         if found is not None:
@@ -493,8 +515,7 @@ class Session:
         return None
 
     def _help(self, request: Request) -> Answer:
-        able = [label.name for label in self.checkpoint.labels if label.can_generate]
-        yield TextDelta(answers.help_text(able, self._drugs.names, self.adata))
+        yield TextDelta(answers.help_text(self._able, self._drugs.names, self.adata))
 
     def _small_talk(self, request: Request) -> Answer:
         loaded = f" {answers.titled(self.name)} is loaded." if self.adata is not None else ""
@@ -525,17 +546,6 @@ def failure(error: InstructCellError) -> Failed:
         if found:
             return Failed(message + separator.strip().replace(";", "."), remedy[:1].upper() + remedy[1:])
     return Failed(text)
-
-
-def says_of_its_cells(said: str, kind: str, checkpoint: Checkpoint) -> bool:
-    """Whether a sentence of the language model names the type that the scores give, and no other."""
-    low = said.lower()
-    if kind.lower() not in low or len(said) > 300:
-        return False
-    rest = low.replace(kind.lower(), " ")
-    names = (label.name.lower() for label in checkpoint.labels)
-    others = [name for name in names if name not in kind.lower()]
-    return not any(name in rest for name in others)
 
 
 def _run(steps: tools.Steps[tools.Result], what: str) -> Generator[Event, None, tools.Result]:

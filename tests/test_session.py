@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from instructcell import intents
+from instructcell.answers import says_of_its_cells
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, Progress, TableReady, TextDelta
 from instructcell.intents import Request, find_selection
-from instructcell.session import Session, failure, says_of_its_cells
+from instructcell.session import Session, failure
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,14 @@ def test_every_share_in_the_answer_is_in_the_table(session):
         assert f"{row.cells:,}" in text
 
 
+def test_a_question_about_one_type_is_answered_from_what_is_known(session, checkpoint):
+    list(session.send("Which cell types are these?"))
+    name = session.annotation.composition["cell_type"].iloc[0]
+    events = list(session.send(f"how many {name}s are there?"))
+    assert kinds(events) == [TextDelta]
+    assert f"of {session.adata.n_obs} cells" in said(events)
+
+
 def test_coverage_is_told(session):
     assert "of the model's genes were measured" in said(session.send("Which cell types are these?"))
 
@@ -116,6 +125,7 @@ def test_cells_can_be_generated_then_downloaded(session, generable):
 
 def test_and_10_more_continues_the_last_request(session, generable):
     first = one(session.send(f"generate 4 {generable}s"), CellsGenerated).adata
+    list(session.send("download"))
     more = one(session.send("and 10 more"), CellsGenerated).adata
     assert more.n_obs == 10
     assert set(more.obs["cell_type"]) == {generable}
@@ -268,11 +278,13 @@ def test_a_failure_tells_what_is_wrong_and_what_to_do():
     assert failure(InstructCellError("no way")) == Failed("no way")
 
 
-def test_a_sentence_that_names_another_type_is_not_passed_on(checkpoint):
-    first, second = checkpoint.labels.names[:2]
-    assert says_of_its_cells(f"These are {first}s.", first, checkpoint)
-    assert not says_of_its_cells(f"These are {second}s.", first, checkpoint)
-    assert not says_of_its_cells(f"These are {first}s or {second}s.", first, checkpoint)
+def test_a_sentence_that_names_another_type_is_not_passed_on():
+    names = ["B cell", "memory B cell", "T cell"]
+    assert says_of_its_cells("These are B cells.", "B cell", names)
+    assert says_of_its_cells("These are memory B cells.", "memory B cell", names)
+    assert not says_of_its_cells("These are T cells.", "B cell", names)
+    assert not says_of_its_cells("These are B cells or T cells.", "B cell", names)
+    assert not says_of_its_cells("B cell", "B cell", names)
 
 
 # ---- understanding
