@@ -51,12 +51,12 @@ def message(result: Result) -> str:
 
 def test_help_comes_fast_and_loads_nothing_heavy() -> None:
     script = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys, time; start = time.process_time()\n"
         "from instructcell.cli import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = [m for m in ('torch', 'anndata', 'gradio', 'pandas', 'transformers') if m in sys.modules]\n"
-        "print(heavy, time.perf_counter() - start)"
+        "print(heavy, time.process_time() - start)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     heavy, seconds = out.splitlines()[-1].rsplit(" ", 1)
@@ -189,9 +189,9 @@ def test_an_unknown_checkpoint_is_refused_by_name(run: Run, cells: Path) -> None
 
 def test_markers_of_a_cell_type_and_of_genes(run: Run) -> None:
     found = json.loads(run("markers", "delta cell", "--json").stdout)["results"]
-    assert "SST" in json.dumps(found)
+    assert "SST" in {row["gene"] for row in found}
     found = json.loads(run("markers", "--genes", "INS,IAPP", "--json").stdout)["results"]
-    assert "B cell" in json.dumps(found) or "beta" in json.dumps(found)
+    assert "CL:0000169" in {row["cl_id"] for row in found}  # the beta cell of the pancreas
 
 
 @pytest.mark.parametrize("arguments", [(), ("delta cell", "--genes", "INS")])
