@@ -63,6 +63,7 @@ def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any
             f"Every figure was measured by `instructcell evaluate` on the weights with sha256 `{checkpoint.hash[:16]}`; brackets hold",
             "95 % bootstrap intervals.",
             "",
+            *([recipe.note.strip(), ""] if recipe.note else []),
             "## Data and splits",
             "",
             *splits_table(evaluation),

@@ -108,6 +108,7 @@ class Recipe:
     data: tuple[DataEntry, ...]
     stages: Stages
     output: str
+    note: str = ""  # what a reader of the model card must know about the run
     seed: int = 0
     n_genes: int = 12000
     encoder: dict[str, Any] = field(default_factory=dict)
