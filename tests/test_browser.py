@@ -39,7 +39,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-START_SECONDS, ANSWER_SECONDS = 60, 120
+START_SECONDS, ANSWER_SECONDS = 120, 180  # generous: a busy machine is not a broken page
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = ANSWER_SECONDS) -> Any:
