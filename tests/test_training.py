@@ -18,6 +18,7 @@ import pytest
 import tiny
 import torch
 from anndata.io import read_elem
+from safetensors.torch import load_file
 from scipy import sparse
 
 from instructcell import tools
@@ -92,8 +93,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def micro_recipe() -> Recipe:
-    """A recipe that reads the made-up files and trains 21 steps."""
+    """A recipe that reads the made-up files and trains 24 steps."""
     stage = Stage(steps=6, batch_size=8, learning_rate=1e-3)
+    later = dataclasses.replace(stage, steps=2)
     gefitinib = DrugEntry("response_gefitinib", "sensitive", "resistant", name="gefitinib")
     return Recipe(
         data=(
@@ -101,7 +103,7 @@ def micro_recipe() -> Recipe:
             DataEntry(BLOOD, hold_out=0.2, weight=0.5),
             DataEntry(LUNG, hold_out={"batch": ["p2"]}, generation=0, drug=(gefitinib,)),
         ),
-        stages=Stages(encoder=stage, instructions=stage, decoder=stage, refine=dataclasses.replace(stage, steps=3)),
+        stages=Stages(encoder=stage, instructions=stage, decoder=stage, refine=later, signals=later, cells=later),
         output="micro",
         n_genes=120,
         encoder={"n_embeddings": 2, "n_latent": 8, "n_hidden": 16, "dropout": 0.1},
@@ -669,7 +671,7 @@ def test_a_resumed_run_keeps_genes_and_tokenizer(runs):
 
 def test_every_task_leaves_its_curve(runs):
     curves = pd.read_json(runs.plain.folder / "curves.jsonl", lines=True)
-    assert list(curves["stage"].unique()) == ["encoder", "instructions", "refine", "decoder"]
+    assert list(curves["stage"].unique()) == ["encoder", "instructions", "refine", "signals", "cells", "decoder"]
     last = curves[curves["stage"] == "instructions"].iloc[-1]
     for name in ("loss", "readout", "nll", "kl", "library", "text/annotation", "text/generation", "text/drug"):
         assert np.isfinite(last[name]), name
@@ -683,6 +685,13 @@ def test_training_moves_every_part_of_the_model(runs, data, tmp_path):
     for part in ("lm.", "cell_encoder.", "projector.", "cell_decoder.", "cell_classifier."):
         moved = [name for name in fresh if name.startswith(part) and not torch.equal(fresh[name], trained[name])]
         assert moved, part
+
+
+def test_in_the_cells_stage_the_language_model_is_frozen_and_the_encoder_learns(runs):
+    before, after = (load_file(runs.plain.folder / stage / "model.safetensors") for stage in ("signals", "cells"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert {"cell_encoder", "projector"} <= moved
+    assert not moved & {"lm", "cell_decoder"}
 
 
 @pytest.fixture(scope="module")
