@@ -75,6 +75,9 @@ UNSUPPORTED = [
     "what is the stock price of Apple?",
     "what is the meaning of life?",
     "how do I reset my password?",
+    "how do I dissect a mouse pancreas?",
+    "what is the best treatment for diabetes?",
+    "what marks an A549 lung adenocarcinoma cell?",
 ]
 
 
@@ -185,7 +188,7 @@ def test_the_shipped_index_belongs_to_the_shipped_tables_and_is_small():
 
     folder = RESOURCES / "index"
     assert is_current(folder)
-    assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_INDEX_BYTES
+    assert sum((folder / name).stat().st_size for name in (VECTORS, MANIFEST)) < MOST_INDEX_BYTES
 
 
 def test_every_marker_set_and_gene_with_a_function_is_in_the_index():
@@ -239,7 +242,16 @@ def test_meaning_finds_what_the_question_does_not_name(question, ids):
 
 def test_questions_with_and_without_support_lie_on_either_side_of_the_threshold():
     index = load_index()
-    named = ("flurbo", "zorblax", "quibbler", "insulin", "B cells")  # refused for their words, not by the threshold
+    named = (
+        "flurbo",
+        "zorblax",
+        "quibbler",
+        "insulin",
+        "B cells",
+        "pancreas",
+        "diabetes",
+        "A549",
+    )  # refused for their words, not by the threshold
     low = [index.nearest(text, 1)[0].score for text in UNSUPPORTED if not any(word in text for word in named)]
     high = [index.nearest(text, 1)[0].score for text in SUPPORTED]
     assert max(low) + 0.03 < SUPPORT < min(high) - 0.03
@@ -375,6 +387,8 @@ def test_what_has_no_markers_is_refused_by_name():
         ("what is a kupfer cell?", ["Kupffer cell"]),
         ("does INS mark beta cells?", ["Yes", "INS", "rank 1"]),
         ("is GCG a marker of delta cells?", ["GCG** is not among", "pancreatic A cell"]),
+        ("what is a neutrophil and what marks it?", ["Cell Ontology CL:0000775", "CSF3R"]),
+        ("what does TNF do in macrophages?", ["tumor necrosis factor"]),
         ("what distinguishes naive from memory B cells?", ["TCL1A", "CD27"]),
     ],
 )
@@ -495,17 +509,23 @@ def test_empty_cells_and_an_empty_group_are_no_evidence():
         assert not marker_evidence(cells, GENES, MEASURED, "beta cell").supported
 
 
+def test_a_type_whose_broader_types_say_little_has_no_evidence():
+    evidence = marker_evidence(BETA, GENES, MEASURED, "A549 lung adenocarcinoma cell", background=OTHERS)
+    assert not evidence.supported
+    assert evidence.sentence() == "No source lists markers of A549 lung adenocarcinoma cell."
+
+
 def test_counts_of_another_width_are_refused():
     with pytest.raises(GeneAlignmentError, match="counts 5, genes 4, measured 5"):
         expressed_markers(BETA, GENES[:4], MEASURED, "beta cell")
 
 
 def test_a_type_without_markers_borrows_those_of_the_broader_type():
-    row = {"cl_id": "CL:0000163", "cell_type": "endocrine cell", "gene": "INS", "weight": 2.0, "n_sources": 1}
-    table = MarkerTable(pd.DataFrame([row | {"source": "S"}]))
+    row = {"cl_id": "CL:0000163", "cell_type": "endocrine cell", "gene": "INS", "weight": 2.0, "n_sources": 30}
+    table = MarkerTable(pd.DataFrame([row | {"source": "S"}]), {"CL:0000169": {"CL:0000163"}})
     evidence = marker_evidence(BETA, GENES, MEASURED, "CL:0000169", background=OTHERS, table=table)
     assert evidence.cl_id == "CL:0000169"
-    assert evidence.sentence() == "INS in 100 % of these cells (markers of endocrine cell: S, 1 source)."
+    assert evidence.sentence() == "INS in 100 % of these cells (markers of endocrine cell: S, 30 sources)."
 
 
 # ---- the sentence encoder

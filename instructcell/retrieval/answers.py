@@ -12,7 +12,7 @@ from functools import lru_cache
 import pandas as pd
 
 from instructcell.retrieval.index import MarkerIndex, load_index
-from instructcell.retrieval.marker_table import COLUMNS, MarkerTable, load_marker_table, nearest_with_markers
+from instructcell.retrieval.marker_table import COLUMNS, MarkerTable, load_marker_table
 from instructcell.retrieval.names import NameBook, load_name_book, plain_words
 from instructcell.retrieval.passages import Passage, gene_passage, load_passages
 
@@ -25,7 +25,9 @@ SCOPE = "I can look up what marks a cell type, what a gene does, which cells gen
 
 # Asks for people, dates, amounts or advice: nothing the tables hold, whichever cell or gene is named.
 OUT_OF_SCOPE = re.compile(
-    r"^\W*(who\b|whose\b|when\b|how (?:much|many|long|old|often|big|expensive)\b|where can i\b|should i\b)"
+    r"^\W*(who\b|whose\b|when\b|how (?:much|many|long|old|often|big|expensive)\b"
+    r"|how (?:do|can|should|to)\b(?!.*\b(?:mark|distinguish|identif|recogni|differ|tell apart))"
+    r"|where can i\b|should i\b)"
     r"|\b(?:price|cost|weather|discovered|invented|nobel)\b",
     re.IGNORECASE,
 )
@@ -38,6 +40,10 @@ ASKS_CELLS = re.compile(
 ASKS_MARKERS = re.compile(
     r"\bmark(?:s|er|ers|ed|ing)?\b|\bsignatures?\b|\bgenes?\b|\bexpress\w*|\bidentif\w*|\brecogni[sz]e\w*"
     r"|\btell apart\b|\bdistinguish\w*|\bdifferen\w+",
+    re.IGNORECASE,
+)
+ASKS_WHAT_IT_IS = re.compile(
+    r"\b(?:what(?:'s|\s+is|\s+are)|define|describe|explain)\s+(?!the\b)(?:\w+\s+)?(?!mark|signature|gene)\w+",
     re.IGNORECASE,
 )
 # Questions of a fixed form, whose subject must be something the tables know.
@@ -117,12 +123,13 @@ def answer_knowledge(
     if unknown:
         listed = ", ".join(f"“{word}”" for word in unknown)
         return _unsupported(f"No entry of the marker, gene and cell type tables mentions {listed}.")
-    if types and genes:
+    if types and genes and (ASKS_MARKERS.search(question) or ASKS_CELLS.search(question)):
         return _relation(genes, types, library)
     if genes:
         return _cells_of(genes, library) if ASKS_CELLS.search(question) else _functions(genes, library)
     if types:
-        return _types(types, library, markers_only=bool(ASKS_MARKERS.search(question)))
+        markers_only = bool(ASKS_MARKERS.search(question)) and not ASKS_WHAT_IT_IS.search(question)
+        return _types(types, library, markers_only=markers_only)
     return _nearest(question, library)
 
 
@@ -162,9 +169,9 @@ def _unknown_words(subject: str, library: _Library) -> list[str]:
     if library.names.cell_type(subject) or library.names.gene(subject):
         return []
     covered = {word for found in library.names.genes(subject) for word in plain_words(found.written)}
-    left = [word for word in plain_words(subject) if word not in WORDS_OF_FORM and word not in covered]
-    known = _vocabulary() if left else frozenset()
-    return [word for word in left if word not in known and not word.isdigit()]
+    left = {written: plain_words(written) for written in re.findall(r"[^\W\d_][^\W_]*", subject)}
+    known = WORDS_OF_FORM | covered | _vocabulary()
+    return [written for written, plain in left.items() if not known.issuperset(plain)]
 
 
 @lru_cache(maxsize=1)
@@ -183,7 +190,7 @@ def _types(cl_ids: list[str], library: _Library, *, markers_only: bool) -> Knowl
         if definition is not None and not markers_only:
             parts.append(f"{definition.text} ({definition.source})")
             passages.append(definition)
-        owner = nearest_with_markers(cl_id, library.table)
+        owner = library.table.owner(cl_id)
         if owner is not None:
             found = library.table.of_type(owner, MARKERS_NAMED)
             parts.append(_marker_sentence(cl_id, found, library.names))
@@ -191,7 +198,8 @@ def _types(cl_ids: list[str], library: _Library, *, markers_only: bool) -> Knowl
             passages += [passage for passage in [library.index.get("markers", owner)] if passage is not None]
     if not parts:
         name = library.names.ontology.name(cl_ids[0])
-        return _unsupported(f"No source of the tables lists markers or a definition of {name} ({cl_ids[0]}).")
+        lacking = "markers" if markers_only else "markers or a definition"
+        return _unsupported(f"No source of the tables lists {lacking} of {name} ({cl_ids[0]}).")
     table = pd.concat(tables, ignore_index=True) if tables else None
     return KnowledgeAnswer("\n\n".join(parts), _certain(passages), table=table)
 
@@ -260,7 +268,7 @@ def _relation(symbols: list[str], cl_ids: list[str], library: _Library) -> Knowl
     """Whether genes are markers of types."""
     parts, passages, rows = [], [], []
     for cl_id in cl_ids[:TYPES_NAMED]:
-        owner = nearest_with_markers(cl_id, library.table)
+        owner = library.table.owner(cl_id)
         if owner is None:
             continue
         found = library.table.of_type(owner)

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from instructcell.errors import GeneAlignmentError
-from instructcell.retrieval.marker_table import MarkerTable, find_cell_type, load_marker_table, nearest_with_markers
+from instructcell.retrieval.marker_table import MarkerTable, find_cell_type, load_marker_table
 
 COLUMNS = [
     "gene",
@@ -153,7 +153,7 @@ def marker_evidence(
     _check_shapes(counts, genes, measured, background)
     table = table if table is not None else load_marker_table()
     cl_id = cell_type if cell_type in table else find_cell_type(cell_type)
-    owner = nearest_with_markers(cl_id, table)
+    owner = table.owner(cl_id)
     known = table.of_type(owner or cl_id, CANDIDATES)
     known["specificity"] = [table.specificity(gene) for gene in known["gene"]]
     column = {gene: at for at, gene in enumerate(genes) if measured[at]}

@@ -17,6 +17,8 @@ NARROWER = 0.75  # a broad type gives way to a narrower one that reaches this sh
 SAME_EVIDENCE = (
     0.4  # and this share of its sources: what is known of the broad type is then mostly known of the narrower
 )
+WELL_KNOWN = 20  # sources from which the markers of a broad type may speak for the narrower ones without markers
+TELLING = 0.5  # narrowness from which they may
 
 
 class MarkerTable:
@@ -54,6 +56,20 @@ class MarkerTable:
         """Markers of one cell type, best first; no rows if the type has none."""
         rows = self._rows.get(cl_id, np.zeros(0, dtype=np.int64))
         return self.table.iloc[rows[:n]].reset_index(drop=True)
+
+    def owner(self, cl_id: str) -> str | None:
+        """The type whose markers speak for a type: itself, or its narrowest broader type that is known well enough.
+
+        None if it has no markers and what lies above is described by few sources or says little ("epithelial cell").
+        """
+        if cl_id in self:
+            return cl_id
+        telling = [
+            above
+            for above in self._broader.get(cl_id, ())
+            if self._sources.get(above, 0) >= WELL_KNOWN and self._narrowness[above] >= TELLING
+        ]
+        return min(telling, key=lambda above: (-len(self._broader.get(above, ())), above), default=None)
 
     def specificity(self, gene: str) -> float:
         """How much a marker narrows down the type, 0 (marks every type) to 1 (marks one)."""
@@ -170,8 +186,9 @@ def markers(
 def _markers_of(name: str, n: int) -> pd.DataFrame:
     cl_id = find_cell_type(name)
     table = load_marker_table()
-    found = table.of_type(nearest_with_markers(cl_id) or cl_id, n)
-    if found.empty:
+    owner = table.owner(cl_id)
+    found = table.of_type(owner or cl_id, n)
+    if owner is None:
         raise LabelError(
             f"no source lists markers of {name!r} ({cl_id}) or of a broader type; ask for a neighbouring cell type."
         )
@@ -211,18 +228,6 @@ def find_cell_type(name: str) -> str:
             "'pancreatic D cell', 'delta cell' or CL:0000173."
         )
     return found
-
-
-def nearest_with_markers(cl_id: str, table: MarkerTable | None = None) -> str | None:
-    """The type itself if it has markers, else its narrowest broader type that has some, else None."""
-    table = load_marker_table() if table is None else table
-    if cl_id in table:
-        return cl_id
-    from instructcell.labels import load_ontology
-
-    ontology = load_ontology()
-    broader = [parent for parent in ontology.ancestors(cl_id) if parent in table]
-    return max(broader, key=lambda parent: (len(ontology.ancestors(parent)), parent), default=None)
 
 
 @lru_cache(maxsize=1)
