@@ -460,7 +460,10 @@ def _load_backbone(backbone: str | Path | PretrainedConfig, processor: InstructC
     lm = auto.from_pretrained(backbone, dtype="auto")
     if lm.config.get_text_config().vocab_size < len(tokenizer):
         lm.resize_token_embeddings(len(tokenizer))
-    lm.generation_config.pad_token_id = tokenizer.pad_token_id
+    settings = lm.generation_config
+    settings.pad_token_id = tokenizer.pad_token_id
+    if config.is_encoder_decoder and settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = tokenizer.pad_token_id
     return lm
 
 
