@@ -68,7 +68,7 @@ class MarkerIndex:
         self._vectors = vectors
         self._encoder = encoder
         self._ranges = kind_ranges(passages)
-        self._at = {(passage.kind, passage.id): at for at, passage in enumerate(passages)}
+        self._at: dict[tuple[str, str], int] = {(passage.kind, passage.id): at for at, passage in enumerate(passages)}
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -126,7 +126,7 @@ class MarkerIndex:
         if not text.strip() or k < 1:
             return []
         span = self._ranges.get(kind, range(0)) if kind else range(len(self.passages))
-        options = faiss.SearchParameters(sel=faiss.IDSelectorRange(span.start, span.stop))
+        options = faiss.SearchParameters(sel=faiss.IDSelectorRange(span.start, span.stop))  # type: ignore[call-arg]
         encoder = self._encoder or load_sentence_encoder()
         scores, positions = self._vectors.search(encoder.encode([text]), min(k, len(span)) or 1, params=options)
         pairs = zip(scores[0].tolist(), positions[0].tolist(), strict=True)
@@ -134,7 +134,7 @@ class MarkerIndex:
 
     def get(self, kind: str, id: str) -> Passage | None:
         """The passage of a kind about a Cell Ontology id or gene symbol, or None."""
-        at = self._at.get((kind, id))  # type: ignore[call-overload]
+        at = self._at.get((kind, id))
         return None if at is None else self.passages[at]
 
 
