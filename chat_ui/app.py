@@ -213,7 +213,8 @@ class Visits:
 
     def rest(self, conversation: Conversation) -> list[Any]:
         """Show the page at rest after a visitor stopped an answer."""
-        return draw(conversation, handlers.stop(conversation))
+        conversation.shown = handlers.stop(conversation)
+        return draw(conversation, conversation.shown)
 
     def clear(self, conversation: Conversation) -> list[Any]:
         """Forget the cells and begin again."""
@@ -243,27 +244,38 @@ def serve(page: gr.Blocks, *, host: str, port: int) -> str:
 
 
 def drawn(conversation: Conversation, views: Iterator[View]) -> Iterator[list[Any]]:
-    """Yield the widgets' values for each view, leaving alone what did not change since the one before."""
-    before: View | None = None
+    """Yield the widgets' values for each view, leaving alone what did not change since the one before.
+
+    A busy browser may drop an update that is followed by another, so the last one repeats all that changed in the turn.
+    """
+    start = before = conversation.shown
     for view in views:
-        yield draw(conversation, view, before)
+        yield draw(conversation, view, before if view.busy else start)
         before = view
+        if not view.busy:
+            conversation.shown = view
 
 
 def draw(conversation: Conversation, view: View, before: View | None = None) -> list[Any]:
-    """Return the value of each widget in the order of `Widgets`; what is as in `before` is skipped."""
+    """Return the value of each widget in the order of `Widgets`; what is as in `before` is skipped while busy.
 
-    def changed(*names: str) -> bool:
-        return before is None or any(getattr(view, name) is not getattr(before, name) for name in names)
+    At rest the texts are always drawn; figures, tables and files still only when they changed, so that a zoom stays.
+    """
+
+    def changed(name: str) -> bool:
+        return before is None or getattr(view, name) is not getattr(before, name)
+
+    def talked(name: str) -> bool:
+        return not view.busy or changed(name)
 
     skipped = gr.skip()
     figures, tables = view.figures, view.tables
     return [
         conversation,
-        list(view.messages) if changed("messages") else skipped,
-        _question(view) if changed("busy") else skipped,
-        view.status if changed("status") else skipped,
-        *(_suggestions(view) if changed("suggestions", "busy") else [skipped] * MAX_SUGGESTIONS),
+        list(view.messages) if talked("messages") else skipped,
+        _question(view) if talked("busy") else skipped,
+        view.status if talked("status") else skipped,
+        *(_suggestions(view) if talked("suggestions") or talked("busy") else [skipped] * MAX_SUGGESTIONS),
         view.card if changed("card") else skipped,
         gr.update(visible=not (figures or tables or view.annotated or view.generated)),
         gr.update(visible=bool(figures)),

@@ -72,6 +72,7 @@ class Conversation:
     session: Session
     folder: Path
     view: View
+    shown: View | None = None  # what the visitor's page showed when it was last at rest
     file_name: str = ""
     annotated: Path | None = None
     saved: tuple[Any, ...] | None = None  # the results that stand in `annotated`

@@ -198,7 +198,8 @@ def test_a_newcomer_uploads_asks_the_three_jobs_and_takes_the_results_home(visit
 
     visit.ask("What are these cells?")
     visit.shot("types")
-    assert visit.find("#ic-figure .js-plotly-plot") and "cell type" in visit.text("#ic-table")
+    assert "map" in visit.text("#ic-figure-name").lower() and visit.find("#ic-figure .js-plotly-plot")
+    assert "cell type" in visit.text("#ic-table")
     annotated = anndata.read_h5ad(visit.download("#ic-get-annotated", "*.h5ad"))
     assert annotated.n_obs == 150 and "instructcell_cell_type" in annotated.obs
 
