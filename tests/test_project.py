@@ -158,7 +158,7 @@ def readme_commands(program: str) -> set[str]:
     """Words that follow `program` in the README's code."""
     text = (ROOT / "README.md").read_text()
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.DOTALL))
-    return set(re.findall(rf"(?:^|[\n`$ ]){program} ([a-z][a-z-]*)", code))
+    return set(re.findall(rf"(?:^|[\n`$]){program} ([a-z][a-z-]*)", code))
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
