@@ -43,6 +43,9 @@ class Prior(NamedTuple):
 class CellDecoder(nn.Module):
     """signal [M, D] (+ library size [M]) -> counts [M, G]."""
 
+    signal_mean: Tensor  # [D] of the states at <SIGNAL>
+    signal_std: Tensor
+
     def __init__(self, config: CellDecoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -84,7 +87,7 @@ class CellDecoder(nn.Module):
         Returns zeros that still carry a gradient path when M = 0.
         """
         if signal.shape[0] == 0:
-            zero = sum(parameter.sum() for parameter in self.parameters()) * 0.0
+            zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
             return DecoderLoss(zero, zero, zero)
         measured = measured.to(counts.dtype).expand_as(counts)
         counts = counts * measured
