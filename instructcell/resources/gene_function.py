@@ -39,14 +39,14 @@ def function_lines(genes: Path, terms: Path) -> dict[str, str]:
                 gene_db.execute(f"select go_id, count(distinct _id) from go_{aspect}_all group by go_id")  # noqa: S608
             )
             below = offspring(term_db, aspect)
-            for gene, evidence in annotations(gene_db, aspect).items():
+            for gene, evidence in go_annotations(gene_db, aspect).items():
                 chosen = choose_terms(evidence, sizes, below, names, most)
                 if chosen:
                     parts[gene].append(lead + ", ".join(names[term] for term in chosen))
     return {gene: "; ".join(lines) for gene, lines in parts.items()}
 
 
-def annotations(database: sqlite3.Connection, aspect: str) -> dict[str, dict[str, int]]:
+def go_annotations(database: sqlite3.Connection, aspect: str) -> dict[str, dict[str, int]]:
     """Entrez id -> GO id -> rank of its best evidence (2 experiment, 1 reviewed, 0 electronic)."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     query = f"select gene_id, go_id, evidence from go_{aspect} join genes using (_id) where evidence != 'ND'"  # noqa: S608

@@ -165,9 +165,9 @@ def match_ncbi(hgnc: list[dict[str, str]], ncbi: list[NcbiGene]) -> dict[str, Nc
     """HGNC symbol -> NCBI gene: by symbol, else by Ensembl id, else by a previous symbol; only where one gene fits."""
     by_symbol = {gene.symbol: gene for gene in ncbi}
     by_ensembl: dict[str, list[NcbiGene]] = defaultdict(list)
-    for gene in ncbi:
-        for ensembl in gene.ensembl:
-            by_ensembl[ensembl].append(gene)
+    for entry in ncbi:
+        for ensembl in entry.ensembl:
+            by_ensembl[ensembl].append(entry)
     approved = {gene["symbol"] for gene in hgnc}
     matched = {symbol: by_symbol[symbol] for symbol in approved & set(by_symbol)}
     for gene in hgnc:
@@ -196,14 +196,14 @@ def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, Mou
     taken: set[str] = set()
     for homology, choose in (("one2one", one_to_one), ("principal", same_name), ("principal", best_conserved)):
         for human in sorted(candidates.keys() - chosen.keys()):
-            pair = choose(human, [pair for pair in candidates[human] if pair["Mouse gene stable ID"] not in taken])
-            if pair is not None:
-                gene = mouse_gene(pair["Mouse gene stable ID"], pair["Mouse gene name"], homology, mgi)
+            best = choose(human, [pair for pair in candidates[human] if pair["Mouse gene stable ID"] not in taken])
+            if best is not None:
+                gene = mouse_gene(best["Mouse gene stable ID"], best["Mouse gene name"], homology, mgi)
                 of_another = gene.symbol.upper() != human.upper() and gene.symbol.upper() in approved
                 if of_another or {gene.ensembl_id, gene.symbol} & taken:
                     continue  # Tmsb4x is left to TMSB4X, not to TMSB4Y; Ensembl may hold one MGI gene under two ids
                 chosen[human] = gene
-                taken |= {gene.ensembl_id, gene.symbol, pair["Mouse gene stable ID"]}
+                taken |= {gene.ensembl_id, gene.symbol, best["Mouse gene stable ID"]}
     return chosen | same_symbols(hgnc, mgi, chosen)
 
 
@@ -228,8 +228,8 @@ def mouse_gene(ensembl: str, ensembl_name: str, homology: str, mgi: MouseNames) 
     known = mgi.by_ensembl.get(ensembl) or mgi.by_symbol.get(ensembl_name)
     if known is None or known["symbol"] not in mgi.by_symbol:
         return MouseGene(ensembl_name, ensembl, homology, "")
-    older = dict.fromkeys([ensembl_name, *names_of(known["prev_symbols"]), *names_of(known["alias_symbols"])])
-    older = [name for name in older if name and name != known["symbol"] and " " not in name]
+    names = dict.fromkeys([ensembl_name, *names_of(known["prev_symbols"]), *names_of(known["alias_symbols"])])
+    older = [name for name in names if name and name != known["symbol"] and " " not in name]
     return MouseGene(known["symbol"], known["ensembl_id"], homology, ";".join(older))
 
 
