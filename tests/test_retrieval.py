@@ -473,6 +473,13 @@ def test_the_sentence_cites_shares_and_source():
     assert evidence.sentence(n=1).startswith("INS in 100 % of these cells (")
 
 
+@pytest.mark.parametrize(("n_with", "n_cells", "said"), [(14, 14, "100 %"), (299, 300, "99 %"), (7, 14, "50 %")])
+def test_all_cells_are_100_percent_and_nearly_all_are_not(n_with, n_cells, said):
+    cells = np.zeros((n_cells, 5), dtype=np.float32)
+    cells[:, 4], cells[:n_with, 0] = 10, 3
+    assert marker_evidence(cells, GENES, MEASURED, "beta cell").sentence().startswith(f"INS in {said} of these cells")
+
+
 def test_one_cell_is_spoken_of_as_one():
     evidence = marker_evidence(BETA[:1], GENES, MEASURED, "beta cell")
     assert evidence.sentence().startswith("This cell expresses INS and IAPP (")

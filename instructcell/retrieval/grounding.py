@@ -127,10 +127,8 @@ def marker_evidence(
     ----------
     counts
         Cells of the group, [N, G], non-negative on a linear scale.
-    genes
-        Human symbol of each column, length G.
-    measured
-        Whether the file has the gene, bool [G]; a gene it lacks is never claimed.
+    genes, measured
+        Human symbol of each column, and whether the file has the gene, bool [G]; one it lacks is never claimed.
     cell_type
         Name or Cell Ontology id of the type that was predicted.
     background
@@ -140,7 +138,7 @@ def marker_evidence(
     min_share
         Smallest share of cells, 0..1.
     table
-        Marker table to read; the shipped one by default.
+        The shipped one by default.
 
     Raises
     ------
@@ -149,24 +147,19 @@ def marker_evidence(
     LabelError
         If the cell type is unknown.
     """
-    measured = np.asarray(measured, dtype=bool)
     _check_shapes(counts, genes, measured, background)
-    table = table if table is not None else load_marker_table()
+    table = load_marker_table() if table is None else table
     cl_id = cell_type if cell_type in table else find_cell_type(cell_type)
-    owner = table.owner(cl_id)
-    known = table.of_type(owner or cl_id, CANDIDATES)
+    known = table.of_type(table.owner(cl_id) or cl_id, CANDIDATES)
     known["specificity"] = [table.specificity(gene) for gene in known["gene"]]
     column = {gene: at for at, gene in enumerate(genes) if measured[at]}
-    seen = known[known["gene"].isin(column)].reset_index(drop=True)
-    at = np.array([column[gene] for gene in seen["gene"]], dtype=np.int64)
-    found = _expression(seen, counts, background, at)
+    found = _expression(known[known["gene"].isin(column)].reset_index(drop=True), counts, background, column)
     found["symbol"] = [(gene_names or {}).get(gene, gene) for gene in found["gene"]]
     shown = found[_is_expressed(found, min_share, compared=background is not None)]
-    marked_as = str(known["cell_type"].iloc[0]) if len(known) else cell_type
     return MarkerEvidence(
         cell_type=cell_type,
         cl_id=cl_id,
-        marked_as=marked_as,
+        marked_as=str(known["cell_type"].iloc[0]) if len(known) else cell_type,
         n_cells=counts.shape[0],
         table=shown.sort_values(["score", "gene"], ascending=[False, True])[COLUMNS].reset_index(drop=True),
         not_expressed=tuple(found.loc[~found["gene"].isin(shown["gene"]), "symbol"]),
@@ -194,10 +187,11 @@ def _expression(
     known: pd.DataFrame,
     counts: sparse.spmatrix | np.ndarray,
     background: sparse.spmatrix | np.ndarray | None,
-    at: np.ndarray,
+    column: Mapping[str, int],
 ) -> pd.DataFrame:
     """The markers with their share, mean, background and score."""
     found = known.copy()
+    at = np.array([column[gene] for gene in known["gene"]], dtype=np.int64)
     found["share_of_cells"], found["mean"] = _share_and_mean(counts, at)
     found["background_share"], found["background_mean"] = np.nan, np.nan
     contrast = np.ones(len(found))
@@ -218,7 +212,7 @@ def _share_and_mean(counts: sparse.spmatrix | np.ndarray, at: np.ndarray) -> tup
     library = np.asarray(matrix.sum(axis=1)).ravel()
     scale = np.divide(CELL_SCALE, library, out=np.zeros_like(library), where=library > 0)
     picked = matrix[:, at]
-    share = np.asarray((picked > 0).mean(axis=0)).ravel()
+    share = np.asarray((picked > 0).sum(axis=0)).ravel() / matrix.shape[0]
     return share, np.asarray(picked.T @ scale).ravel() / matrix.shape[0]
 
 
