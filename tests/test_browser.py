@@ -152,7 +152,8 @@ class Visit:
         return found[0]
 
     def settle(self) -> None:
-        """Wait until a drawn figure has stopped moving."""
+        """Wait until a drawn figure has stopped moving, with the mouse out of the way."""
+        self.browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 2, "y": 2})
         wait_for(lambda: self.find("#ic-figure .js-plotly-plot .main-svg"), "the figure", 30)
         time.sleep(1)
 
