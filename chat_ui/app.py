@@ -322,7 +322,7 @@ def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) 
     """Connect every event to its handler."""
     outputs, state = widgets.all(), widgets.state
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    running = [widgets.question.submit(visits.ask, [state, widgets.question], outputs, **private)]
+    running: list[dict[str, Any]] = [widgets.question.submit(visits.ask, [state, widgets.question], outputs, **private)]
     running += [chip.click(visits.ask, [state, chip], outputs, **private) for chip in widgets.suggestions]
     uploaded = inputs.upload.upload(visits.upload, [state, inputs.upload], outputs, **private)
     uploaded.then(lambda: None, None, inputs.upload, **private)
