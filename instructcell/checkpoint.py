@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,6 +139,7 @@ def save_checkpoint(
         new, old = Path(beside) / "new", Path(beside) / "old"
         with _quiet():
             model.save_pretrained(new, state_dict=_state_dict(model, dtype))
+        shutil.copymode(new / "config.json", new / WEIGHTS)  # safetensors writes for its owner alone
         processor.save_pretrained(new)
         labels.to_json(new / "labels.json")
         DrugSet.of(drugs).to_json(new / "drugs.json")

@@ -87,9 +87,9 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.cell_encoder = CellEncoder(config.encoder_config)
         self.projector = Projector(config.projector_config)
         self.cell_decoder = CellDecoder(config.decoder_config)
-        self.cell_classifier = nn.Linear(config.encoder_config.n_latent, config.n_classes) if config.n_classes else None
-        width = int(config.hidden_size)
-        self.signal_classifier = nn.Linear(width, config.n_classes) if config.n_classes else None
+        classes = config.n_classes
+        self.cell_classifier = nn.Linear(config.encoder_config.n_latent, classes) if classes else None
+        self.signal_classifier = nn.Linear(config.hidden_size, classes) if classes else None
         self.generation_config = GenerationConfig.from_dict(self.lm.generation_config.to_dict())
         self._keep_own_initialisation()
         self.post_init()
@@ -192,36 +192,30 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeddings = None if counts is None else self.encode_cells(counts, measured)  # [N, K, Z]
         if inputs_embeds is None and input_ids is not None:
             inputs_embeds = self._embed(input_ids, embeddings)  # [B, T, D]
-        steps = {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
-        if self.config.is_encoder_decoder:
-            if decoder_input_ids is None and labels is not None:
-                decoder_input_ids = self.shift_right(labels)
-            tokens = decoder_input_ids  # [B, L]
-            steps |= {"encoder_outputs": encoder_outputs, "decoder_input_ids": tokens}
-            steps |= {"decoder_attention_mask": decoder_attention_mask}
-        else:
-            tokens = input_ids  # [B, T]
-            if position_ids is None and past_key_values is None:
-                position_ids = _positions(attention_mask)
-            steps |= {"position_ids": position_ids, "logits_to_keep": logits_to_keep}
-        at_signal = self._signal_positions(tokens, past_key_values)
-        steps |= {"output_hidden_states": True} if at_signal is not None else {}
-        outputs = self.lm(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **self._accepted(steps))
-        signal_hidden = None if at_signal is None else _last_hidden(outputs)[at_signal]  # [M, D]
-        result = InstructCellOutput(
-            **{key: value for key, value in outputs.items() if key in InstructCellOutput.__dataclass_fields__},
-            signal_hidden=signal_hidden,
-            cell_embeddings=embeddings,
+        if labels is not None and decoder_input_ids is None and self.config.is_encoder_decoder:
+            decoder_input_ids = self.shift_right(labels)  # [B, L]
+        result = self._run_lm(
+            decoder_input_ids if self.config.is_encoder_decoder else input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            encoder_outputs=encoder_outputs,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
         )
+        result.cell_embeddings = embeddings
         if labels is not None:
             self._score_text(result, labels, example_weight)
         if signal_counts is not None:
             self._score_signals(result, signal_counts, signal_measured, kl_weight)
         if cell_targets is not None:
             self._score_readout(result, cell_targets)
-        if signal_targets is not None and signal_hidden is not None and self.signal_classifier is not None:
-            result.signal_loss = readout_loss(self.signal_classifier(signal_hidden), signal_targets)
-            self._add_loss(result, self.config.readout_weight * result.signal_loss)
+        if signal_targets is not None:
+            self._score_signal_readout(result, signal_targets)
         return result
 
     def encode_cells(self, counts: Tensor, measured: Tensor | None = None) -> Tensor:
@@ -290,6 +284,22 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # ---- steps of the forward pass
 
+    def _run_lm(self, tokens: Tensor | None, **arguments: Any) -> InstructCellOutput:
+        """The language model's outputs and its state at every <SIGNAL> of `tokens`, the side that writes the answer."""
+        fresh = arguments["past_key_values"] is None
+        if fresh and arguments["position_ids"] is None and not self.config.is_encoder_decoder:
+            arguments["position_ids"] = _positions(arguments["attention_mask"])
+        at_signal = self._signal_positions(tokens, arguments["past_key_values"])
+        if at_signal is not None:
+            arguments["output_hidden_states"] = True
+        known = _arguments_of(type(self.lm))  # type: ignore[arg-type]
+        given = {key: value for key, value in arguments.items() if value is not None and key in known}
+        outputs = self.lm(**given)
+        return InstructCellOutput(
+            **{key: value for key, value in outputs.items() if key in InstructCellOutput.__dataclass_fields__},
+            signal_hidden=None if at_signal is None else _last_hidden(outputs)[at_signal],  # [M, D]
+        )
+
     def _embed(self, input_ids: Tensor, embeddings: Tensor | None) -> Tensor:
         """Prompt embeddings [B, T, D] with the cells in their places."""
         embeds = self.get_input_embeddings()(input_ids)
@@ -313,11 +323,6 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return None
         at_signal = tokens == self.config.signal_token_id
         return at_signal if bool(at_signal.any()) else None
-
-    def _accepted(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that are given and that this language model knows."""
-        known = _arguments_of(type(self.lm))  # type: ignore[arg-type]
-        return {key: value for key, value in arguments.items() if value is not None and key in known}
 
     def _score_text(self, result: InstructCellOutput, labels: Tensor, example_weight: Tensor | None) -> None:
         logits: Tensor = result["logits"]
@@ -345,6 +350,13 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError("cell_targets were given without counts")
         result.readout_loss = readout_loss(self.read_out(result.cell_embeddings), targets)
         self._add_loss(result, self.config.readout_weight * result.readout_loss)
+
+    def _score_signal_readout(self, result: InstructCellOutput, targets: Tensor) -> None:
+        if self.signal_classifier is None:
+            raise ValueError("signal_targets were given but this model has no read-out; build it with n_classes > 0")
+        if result.signal_hidden is not None:
+            result.signal_loss = readout_loss(self.signal_classifier(result.signal_hidden.float()), targets)
+            self._add_loss(result, self.config.readout_weight * result.signal_loss)
 
     @staticmethod
     def _add_loss(result: InstructCellOutput, loss: Tensor) -> None:

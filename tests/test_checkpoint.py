@@ -36,6 +36,10 @@ def test_a_checkpoint_loads_as_float32_and_answers(tiny_checkpoint):
     assert ids.shape[0] == 1
 
 
+def test_everyone_may_read_a_saved_checkpoint(tiny_checkpoint):
+    assert len({path.stat().st_mode for path in tiny_checkpoint.iterdir()}) == 1
+
+
 def test_half_precision_on_disk_moves_the_logits_little(tiny_processor, tiny_t5_model, tmp_path):
     path = save_checkpoint(tmp_path / "c", tiny_t5_model, tiny_processor, tiny.tiny_labels(), [], {})
     batch = {**tiny_processor([Prompt.parse("annotate: {cells}")]), "counts": torch.ones(1, tiny.N_GENES)}

@@ -44,6 +44,7 @@ def full_batch(processor) -> dict:
         "measured": torch.ones(tiny.N_GENES, dtype=torch.bool),
         "signal_counts": make_cells(3, seed=1),
         "cell_targets": torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]]).bool(),
+        "signal_targets": torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1]]).bool(),
     }
 
 
@@ -201,7 +202,17 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(tiny_processor):
     torch.manual_seed(0)
     o = model(**full_batch(tiny_processor), kl_weight=0.1)
     generation = o.generation_nll + 0.1 * o.generation_kl + o.library_loss
-    torch.testing.assert_close(o.loss, o.text_loss + 0.5 * generation + 2.0 * o.readout_loss)
+    expected = o.text_loss + 0.5 * generation + 2.0 * (o.readout_loss + o.signal_loss)
+    torch.testing.assert_close(o.loss, expected)
+
+
+def test_targets_without_a_readout_are_refused(tiny_processor):
+    model, batch = tiny.make_model(tiny_processor), full_batch(tiny_processor)
+    for name in ("cell_targets", "signal_targets"):
+        targets = {key: batch[key] for key in ("cell_targets", "signal_targets") if key == name}
+        plain = {key: value for key, value in batch.items() if not key.endswith("_targets")}
+        with pytest.raises(ValueError, match="n_classes"):
+            model(**plain, **targets)
 
 
 def test_label_smoothing_raises_the_loss_of_a_sure_answer():
@@ -295,8 +306,8 @@ def test_the_model_trains_and_gradients_reach_every_part(family):
         losses.append((float(output.loss.detach()), float(output.text_loss.detach())))
     assert losses[-1][0] < losses[0][0]
     assert losses[-1][1] < 0.8 * losses[0][1]
-    for part in (model.cell_encoder, model.projector, model.cell_decoder, model.cell_classifier, model.lm):
-        assert sum(float(p.grad.abs().sum()) for p in part.parameters() if p.grad is not None) > 0
+    for name, part in model.named_children():
+        assert sum(float(p.grad.abs().sum()) for p in part.parameters() if p.grad is not None) > 0, name
 
 
 def test_only_the_projector_trains_when_the_rest_is_frozen(family):
