@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ from train.recipe import Recipe, load_recipe
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / ".venv-peers"
 RESULTS = HERE / "results" / "peers.json"
+REPEATS = 3  # of the timing; the median counts
 KNOWN, UNSEEN = "pancreas_baron_human_donors234", "pancreas_baron_human_donor1"
 
 
@@ -110,7 +113,7 @@ def run_celltypist(known: AnnData, unseen: AnnData, donors: str, folder: Path) -
     train, test, out = folder / "train.h5ad", folder / "test.h5ad", folder / "out.json"
     for adata, path in ((known, train), (unseen, test)):
         AnnData(adata.X, obs=adata.obs[["label"]], var=adata.var[[]]).write_h5ad(path)
-    run_peer("celltypist", train, test, out)
+    run_peer("celltypist", train, test, out, "--repeats", str(REPEATS))
     found = json.loads(out.read_text(encoding="utf-8"))
     return Answers(
         f"CellTypist {found['version']}",
@@ -124,16 +127,18 @@ def run_celltypist(known: AnnData, unseen: AnnData, donors: str, folder: Path) -
 
 def run_instructcell(checkpoint: Checkpoint, unseen: AnnData, options: list[str] | None) -> Answers:
     """`instructcell annotate`, free or among given labels; the file's own annotation is not there to be seen."""
-    adata = AnnData(unseen.X.copy(), obs=unseen.obs[[]].copy(), var=unseen.var[[]].copy())
-    started = time.perf_counter()
-    result = tools.annotate(adata, checkpoint=checkpoint, labels=options)
-    seconds = time.perf_counter() - started
+    seconds = []
+    for _ in range(REPEATS):
+        adata = AnnData(unseen.X.copy(), obs=unseen.obs[[]].copy(), var=unseen.var[[]].copy())
+        started = time.perf_counter()
+        result = tools.annotate(adata, checkpoint=checkpoint, labels=options)
+        seconds.append(time.perf_counter() - started)
     among = f"{len(options)} types, given as options" if options else f"all {len(checkpoint.labels)} labels, or unknown"
     return Answers(
         f"InstructCell {checkpoint.path.name}",
         "the recipe's training cells",
         result.table["cell_type"].to_numpy(str),
-        seconds,
+        statistics.median(seconds),
         chooses_among=among,
     )
 
@@ -258,6 +263,7 @@ def main() -> None:
     checkpoint, recipe, data = load_checkpoint(chosen.model), load_recipe(chosen.recipe), find_data(chosen.data)
     result: dict[str, Any] = {
         "checkpoint": checkpoint.hash,
+        "load": round(os.getloadavg()[0], 1),
         "annotation": compare_annotation(checkpoint, recipe, data, chosen.cells),
     }
     if chosen.scvi:

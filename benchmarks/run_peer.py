@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import anndata as ad
 import numpy as np
 
 
-def celltypist(train: Path, test: Path, out: Path) -> None:
+def celltypist(train: Path, test: Path, out: Path, repeats: int) -> None:
     """Train CellTypist with its defaults and label the test cells; times start from counts in memory."""
     import celltypist as package
     import scanpy as sc
@@ -28,14 +29,17 @@ def celltypist(train: Path, test: Path, out: Path) -> None:
     _log_normalise(sc, known)
     model = package.train(known, labels="label", feature_selection=False)
     trained = time.perf_counter() - started
-    started = time.perf_counter()
-    _log_normalise(sc, unseen)
-    predicted = package.annotate(unseen, model=model, majority_voting=False).predicted_labels["predicted_labels"]
-    annotated = time.perf_counter() - started
+    seconds = []
+    for _ in range(repeats):
+        cells = unseen.copy()
+        started = time.perf_counter()
+        _log_normalise(sc, cells)
+        predicted = package.annotate(cells, model=model, majority_voting=False).predicted_labels["predicted_labels"]
+        seconds.append(time.perf_counter() - started)
     result = {
         "labels": [str(label) for label in predicted],
         "train_seconds": trained,
-        "annotate_seconds": annotated,
+        "annotate_seconds": statistics.median(seconds),
         "version": version("celltypist"),
         "sklearn": version("scikit-learn"),
     }
@@ -86,11 +90,12 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--repeats", type=int, default=3, help="of the timing of CellTypist; the median counts")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     if chosen.peer == "celltypist":
-        celltypist(chosen.train, chosen.test, chosen.out)
+        celltypist(chosen.train, chosen.test, chosen.out, chosen.repeats)
     else:
         scvi(chosen.train, chosen.test, chosen.out, chosen.epochs, chosen.seed)
 

@@ -438,6 +438,8 @@ class Session:
         selection = request.selection or self._cells_called(request)
         rows = None if selection is None else selection.rows
         whose = answers.titled(self.name if selection is None else selection.name)
+        n_cells = self.adata.n_obs if rows is None else len(rows)
+        yield TextDelta(f"Reading {n_cells:,} cells for their response to {drug.name}.\n\n")
         steps = tools.drug_response_steps(
             self.adata, drug=drug.name, checkpoint=self.checkpoint, rows=rows, report=self.report
         )
