@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from instructcell import __version__
-from instructcell.errors import InstructCellError
+from instructcell.errors import InstructCellError, LabelError
 from instructcell.output import check_output, write_h5ad
 from instructcell.terminal import Terminal, records
 
@@ -322,12 +322,33 @@ def markers(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     wanted = None if genes is None else [gene.strip() for gene in genes.split(",") if gene.strip()]
-    found = tools.markers(query, genes=wanted)
+    try:
+        found = tools.markers(query, genes=wanted)
+    except LabelError:
+        if query is None:
+            raise
+        _print_knowledge(query, terminal)
+        return
     if found.empty:
         terminal.text(f"Nothing in the index supports an answer to '{query or genes}'.")
     else:
         terminal.table(found)
     terminal.document({"query": query, "genes": wanted, "results": records(found)})
+
+
+def _print_knowledge(query: str, terminal: Terminal) -> None:
+    """What the index says to a question that names no cell type; a LabelError if nothing supports an answer."""
+    from instructcell.retrieval import answer_knowledge
+
+    answer = answer_knowledge(query)
+    if not answer.supported:
+        raise LabelError(
+            f"nothing in the index supports an answer to '{query}'; expected a cell type, a gene or a question about "
+            "one, such as 'delta cell', GCG or 'what does GCG do?'"
+        )
+    terminal.text(answer.text)
+    sources = [{"title": passage.title, "source": passage.source} for passage in answer.passages]
+    terminal.document({"query": query, "answer": answer.text, "results": sources})
 
 
 @dataclass

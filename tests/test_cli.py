@@ -194,6 +194,12 @@ def test_markers_of_a_cell_type_and_of_genes(run: Run) -> None:
     assert "CL:0000169" in {row["cl_id"] for row in found}  # the beta cell of the pancreas
 
 
+def test_markers_answers_a_question_about_a_gene_and_refuses_one_without_support(run: Run) -> None:
+    document = json.loads(run("markers", "what does GCG do?", "--json").stdout)
+    assert "glucagon" in document["answer"] and document["results"]
+    assert "sky" in message(run("markers", "why is the sky blue?"))
+
+
 @pytest.mark.parametrize("arguments", [(), ("delta cell", "--genes", "INS")])
 def test_markers_wants_either_a_query_or_genes(run: Run, arguments: tuple[str, ...]) -> None:
     assert run("markers", *arguments).exit_code == 2
