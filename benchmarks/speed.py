@@ -253,14 +253,15 @@ def gigabytes(max_rss: int) -> float:
 def write_cells(path: Path, n_cells: int) -> None:
     """The demo islet cells, repeated up to `n_cells`, as a file of raw counts."""
     import numpy as np
+    import pandas as pd
+    from anndata import AnnData
 
     from instructcell.cells import read
     from instructcell.resources import demo_path
 
     cells = read(demo_path("islets"))
-    repeated = cells[np.resize(np.arange(cells.n_obs), n_cells)].copy()
-    repeated.obs_names = [f"cell{i}" for i in range(n_cells)]
-    repeated.write_h5ad(path)
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_cells)])
+    AnnData(cells.X[np.resize(np.arange(cells.n_obs), n_cells)], obs=obs, var=cells.var[[]]).write_h5ad(path)
 
 
 def measure(n_cells: int, model: str, repeats: int, say: Callable[[str], None]) -> list[Measured]:

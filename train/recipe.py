@@ -91,14 +91,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    """Encoder with a read-out, then the whole model on instructions, then the pseudo-cell decoder alone."""
+    """Encoder with a read-out, language model on words, the whole model on instructions, the decoder alone."""
 
     encoder: Stage
     instructions: Stage
     decoder: Stage
-    refine: Stage | None = None  # instructions once more, at a lower rate, with the encoder learning along
-    signals: Stage | None = None  # mostly requests for pseudo-cells, so that <SIGNAL> holds what was asked for
-    cells: Stage | None = None  # encoder and projector alone, through the frozen language model
+    words: Stage | None = None  # requests without cells: the language model learns to read names at little cost
 
 
 @dataclass(frozen=True)

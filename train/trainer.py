@@ -1,6 +1,7 @@
-"""Training in three stages, each a resumable run of Hugging Face's `Trainer`.
+"""Training in stages, each a resumable run of Hugging Face's `Trainer`.
 
 encoder       cell encoder + read-out on single cells: what carries across studies
+words         the language model on requests without cells: names in, text and a state at <SIGNAL> that holds the type
 instructions  the whole model on rendered instructions: text, drug response, <SIGNAL>
 decoder       the pseudo-cell decoder alone, on the frozen model's states at <SIGNAL>
 """
