@@ -66,7 +66,26 @@ class InstructCellOutput(ModelOutput):
 class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A language model that reads cells and writes text and pseudo-cells.
 
-    Cells are listed in the order of their places over the flattened batch, signals likewise.
+    Arguments of `forward`; cells are listed in the order of their places over the flattened batch, signals likewise:
+
+    input_ids, attention_mask
+        [B, T]; each cell stands on K consecutive <CELL> positions.
+    counts, measured
+        Cells of the prompts: counts [N, G] >= 0 on a linear scale of any unit, measured [N, G] or [G] bool.
+    labels
+        T5: answer ids [B, L]. Causal: [B, T] aligned with input_ids, -100 on the prompt.
+    signal_counts, signal_measured
+        What the M signals of the answers shall become: raw counts [M, G] and [M, G] or [G] bool.
+    example_weight
+        [B] weights of the rows in the text loss.
+    cell_targets
+        [N, C] bool: the leaf classes a cell may be; a row without any is ignored.
+    signal_targets
+        [M, C] bool: the leaf classes that were asked for, so that the state at <SIGNAL> holds the type.
+    kl_weight
+        Warm-up weight of the decoder's KL term, 0..1.
+    num_items_in_batch
+        Accepted for `Trainer` and ignored: losses are means.
     """
 
     config_class = InstructCellConfig
@@ -161,28 +180,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> InstructCellOutput:
-        """Score a batch, or step through generation.
-
-        Parameters
-        ----------
-        input_ids, attention_mask
-            [B, T]; each cell stands on K consecutive <CELL> positions.
-        counts, measured
-            Cells of the prompts: counts [N, G] >= 0 on a linear scale of any unit, measured [N, G] or [G] bool.
-        labels
-            T5: answer ids [B, L]. Causal: [B, T] aligned with input_ids, -100 on the prompt.
-        signal_counts, signal_measured
-            What the M signals of the answers shall become: raw counts [M, G] and [M, G] or [G] bool.
-        example_weight
-            [B] weights of the rows in the text loss.
-        cell_targets
-            [N, C] bool: the leaf classes a cell may be; a row without any is ignored.
-        signal_targets
-            [M, C] bool: the leaf classes that were asked for, so that the state at <SIGNAL> holds the type.
-        kl_weight
-            Warm-up weight of the decoder's KL term, 0..1.
-        num_items_in_batch
-            Accepted for `Trainer` and ignored: losses are means.
+        """Score a batch, or step through generation; the class lists the arguments.
 
         Raises
         ------
