@@ -24,6 +24,8 @@ class InstructCellConfig(PretrainedConfig):
         Ids of the two special tokens in the tokenizer.
     n_classes
         Leaf classes of the auxiliary read-out from the pooled cell embedding; 0 leaves it out.
+    n_signal_classes
+        Kinds of cells that the auxiliary read-out from the state at <SIGNAL> tells apart; 0 leaves it out.
     generation_weight, readout_weight
         Weights of the pseudo-cell and read-out losses beside the text loss, whose weight is 1.
     label_smoothing
@@ -59,6 +61,7 @@ class InstructCellConfig(PretrainedConfig):
     cell_token_id: int = -1
     signal_token_id: int = -1
     n_classes: int = 0
+    n_signal_classes: int = 0
     generation_weight: float = 1.0
     readout_weight: float = 1.0
     label_smoothing: float = 0.0

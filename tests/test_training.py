@@ -674,7 +674,7 @@ def test_every_task_leaves_its_curve(runs):
     curves = pd.read_json(runs.plain.folder / "curves.jsonl", lines=True)
     assert list(curves["stage"].unique()) == ["encoder", "words", "instructions", "decoder"]
     last = curves[curves["stage"] == "instructions"].iloc[-1]
-    for name in ("loss", "readout", "nll", "kl", "library", "text/annotation", "text/generation", "text/drug"):
+    for name in ("loss", "readout", "signal", "text/annotation", "text/generation", "text/drug"):
         assert np.isfinite(last[name]), name
 
 

@@ -113,7 +113,8 @@ class Recipe:
     decoder: dict[str, Any] = field(default_factory=dict)
     backbone: Any = field(default_factory=dict)  # sizes of a T5 from scratch, or a path or hub id
     label_smoothing: float = 0.0
-    generation_weight: float = 1.0  # of the pseudo-cell loss (per gene) beside the text loss (per token)
+    joint_decoder: bool = False  # the decoder learns along with the instructions, not only in its own stage
+    generation_weight: float = 1.0  # then: of its loss (per gene) beside the text loss (per token)
     augmentation: Augmentation = Augmentation()
     tasks: dict[str, float] = field(default_factory=lambda: {"annotation": 1.0})
 
