@@ -39,7 +39,7 @@ class InstructCellOutput(ModelOutput):
     """What a forward pass gives; losses are scalars and absent where the batch held nothing to score.
 
     loss = text_loss + generation_weight x (generation_nll + kl_weight x generation_kl + library_loss)
-           + readout_weight x (readout_loss + signal_loss)
+           + readout_weight x readout_loss + signal_weight x signal_loss
     """
 
     loss: Tensor | None = None
@@ -356,7 +356,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError("signal_targets were given but this model has no n_signal_classes; build it with some")
         if result.signal_hidden is not None:
             result.signal_loss = readout_loss(self.signal_classifier(result.signal_hidden.float()), targets)
-            self._add_loss(result, self.config.readout_weight * result.signal_loss)
+            self._add_loss(result, self.config.signal_weight * result.signal_loss)
 
     @staticmethod
     def _add_loss(result: InstructCellOutput, loss: Tensor) -> None:

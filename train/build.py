@@ -94,7 +94,8 @@ class Run:
         )
 
     def instructions(self, name: str, stage: Stage) -> InstructionDataset:
-        """The examples of a stage; each stage has a stream of its own."""
+        """The examples of a stage of the whole model; each stage has a stream of its own."""
+        self.model.config.signal_weight = stage.signal_weight
         seed = (self.recipe.seed, STREAMS[name])
         length = stage.steps * stage.batch_size
         return InstructionDataset(

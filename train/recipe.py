@@ -82,6 +82,8 @@ class Stage:
     encoder_learning_rate: float | None = None
     warmup: float = 0.05  # share of the steps
     tasks: dict[str, float] | None = None  # shares of this stage's batches, where they differ from the recipe's
+    beta2: float = 0.999  # of AdamW
+    signal_weight: float = 1.0  # of the loss at <SIGNAL>, whose gradients are ten times those of the text
     kl_weight: float = 1.0  # of the decoder's latent at the end of its warm-up; above 1 the condition explains more
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ from train.recipe import Stage
 KL_WARMUP = 0.3  # share of a stage over which the weight of the decoder's KL term rises to 1
 SAVE_EVERY = 300  # steps
 LOG_EVERY = 50
+QUERY_RATE = 0.125  # T5 does not scale its attention: queries start 1/sqrt(d_kv) as large as keys and step alike
 
 
 class EncoderStage(nn.Module):
@@ -153,7 +154,9 @@ def run_stage(
     if done.exists():
         restore(model, output)
         return
-    optimizer = torch.optim.AdamW(_parameter_groups(model, stage), lr=stage.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, stage), lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True
+    )
     schedule = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * stage.steps), stage.steps)
     transformers.logging.set_verbosity_error()
     arguments = TrainingArguments(
@@ -195,21 +198,19 @@ def restore(model: nn.Module, output: Path) -> None:
 
 
 def _parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not; the encoder may learn at a rate of its own."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = defaultdict(list)
+    """Matrices decay, vectors do not; the encoder may learn at a rate of its own, and T5's queries learn slower."""
+    groups: dict[tuple[bool, float], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            own_rate = stage.encoder_learning_rate is not None and name.startswith(
-                ("cell_encoder.", "cell_classifier.")
-            )
-            groups[parameter.ndim >= 2, own_rate].append(parameter)
+            rate = stage.learning_rate
+            if stage.encoder_learning_rate is not None and name.startswith(("cell_encoder.", "cell_classifier.")):
+                rate = stage.encoder_learning_rate
+            elif name.endswith(".q.weight"):
+                rate *= QUERY_RATE
+            groups[parameter.ndim >= 2, rate].append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": stage.weight_decay if decays else 0.0,
-            "lr": stage.encoder_learning_rate if own_rate else stage.learning_rate,
-        }
-        for (decays, own_rate), parameters in groups.items()
+        {"params": parameters, "weight_decay": stage.weight_decay if decays else 0.0, "lr": rate}
+        for (decays, rate), parameters in groups.items()
     ]
 
 
