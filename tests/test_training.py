@@ -650,6 +650,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
         plain = Run(micro_recipe(), data, folder / "plain")
         plain.train()
         stop_at(patch, data, folder / "stopped", index=4 * 8)  # within the instruction stage
+        (folder / "stopped" / "instructions" / "checkpoint-99").mkdir()  # as if killed while saving
         stop_at(patch, data, folder / "stopped", index=None)  # between two stages
         resumed = Run(micro_recipe(), data, folder / "stopped")
         resumed.train()

@@ -9,6 +9,7 @@ decoder       the pseudo-cell decoder alone, on the frozen model's states at <SI
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_cosine_schedule_with_warmup
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from encoders import CellDecoder, CellEncoder
@@ -184,10 +186,17 @@ def run_stage(
         kl_steps=int(KL_WARMUP * stage.steps) if kl else 0,
         kl_weight=stage.kl_weight,
     )
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(output))
     trainer.save_model(str(output))
     done.touch()
+
+
+def _last_whole_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint of a stage; what was being written when the run was killed is removed."""
+    for folder in output.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE_NAME).is_file():  # written last
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(output)) if output.is_dir() else None
 
 
 def restore(model: nn.Module, output: Path) -> None:
