@@ -7,6 +7,7 @@ expression and once as detected / not detected, so that depth, unit and panel of
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.config import CellEncoderConfig
@@ -45,9 +46,28 @@ class CellEncoder(nn.Module):
 
     def forward(self, counts: Tensor, measured: Tensor) -> Tensor:
         expression, detection = normalise_expression(counts, measured)  # [N, G] each
-        # LayerNorm follows at once, so the fewer genes of a small panel do not shrink the signal.
-        hidden = self.input_norm(self.from_expression(expression) + self.from_detection(detection))  # [N, H]
-        hidden = self.dropout(self.activate(hidden))
+        return self._embed(self.from_expression(expression) + self.from_detection(detection))
+
+    def forward_sparse(self, values: Tensor, columns: Tensor, starts: Tensor, n_measured: int) -> Tensor:
+        """What `forward` gives, up to rounding, from the counts above zero alone and without a dense [N, G].
+
+        The cells lie one after another: values [V] float, columns [V] and starts [N] int of one dtype, where each cell
+        begins; `n_measured` genes were measured in all of them -> [N, K, Z]. Each cell is summed by itself.
+        """
+        ends = torch.cat([starts[1:], starts.new_tensor([len(values)])])
+        lengths = (ends - starts).long()
+        mean = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) / max(n_measured, 1)  # [N]
+        mean = mean.clamp_min(torch.finfo(values.dtype).tiny).repeat_interleave(lengths)  # [V]
+        expression, detection = (layer.weight.t().contiguous() for layer in (self.from_expression, self.from_detection))
+        return self._embed(
+            F.embedding_bag(columns, expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean))
+            + F.embedding_bag(columns, detection, starts, mode="sum")
+        )
+
+    def _embed(self, hidden: Tensor) -> Tensor:
+        """From the sums over genes [N, H] to embeddings [N, K, Z]."""
+        # LayerNorm comes first, so the fewer genes of a small panel do not shrink the signal.
+        hidden = self.dropout(self.activate(self.input_norm(hidden)))
         for block in self.blocks:
             hidden = block(hidden)
         embeddings = self.to_embeddings(hidden).unflatten(-1, (self.config.n_embeddings, self.config.n_latent))
