@@ -43,7 +43,7 @@ MAGIC = (
 )
 
 
-def read(source: str | Path | AnnData) -> AnnData:
+def read(source: str | Path | AnnData, *, backed: bool = False) -> AnnData:
     """Read cells from a file.
 
     Parameters
@@ -51,6 +51,8 @@ def read(source: str | Path | AnnData) -> AnnData:
     source
         Path of a .h5ad, 10x .h5 or .csv/.tsv/.txt(.gz) file (cells by genes or genes by cells), or an AnnData, which is
         checked and returned as it is.
+    backed
+        Leave the matrices of an .h5ad on disk, to be read in rows.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def read(source: str | Path | AnnData) -> AnnData:
             warnings.simplefilter("ignore")  # repeated names: told in the notes
             adata, notes = read_table(path)
     else:
-        adata, notes = _read_hdf5(path), []
+        adata, notes = _read_hdf5(path, backed=backed), []
     _check(adata, path.name)
     repeated = int(adata.obs_names.duplicated().sum())
     if repeated:
@@ -143,7 +145,7 @@ def _remedy(head: bytes) -> str:
     return f"Bring the data as {KNOWN}."
 
 
-def _read_hdf5(path: Path) -> AnnData:
+def _read_hdf5(path: Path, *, backed: bool = False) -> AnnData:
     """An .h5ad or a 10x .h5, told apart by what is inside rather than by the name."""
     try:
         with h5py.File(path, "r") as file:
@@ -157,7 +159,7 @@ def _read_hdf5(path: Path) -> AnnData:
             )
         with warnings.catch_warnings():  # about repeated names and old formats: told in the notes, or harmless
             warnings.simplefilter("ignore")
-            adata = _read_10x(path) if tenx else anndata.read_h5ad(path)
+            adata = _read_10x(path) if tenx else anndata.read_h5ad(path, backed="r" if backed else None)
             _check_sparse(adata)
     except READER_ERRORS as error:
         raise ReadError(_damage(path, error)) from error

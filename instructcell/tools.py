@@ -179,7 +179,7 @@ def annotate_steps(
         engine=engine,
         batch_size=batch_size,
     )
-    return (yield from _work(task, adata, reading, rows))
+    return (yield from work(task, adata, reading, rows))
 
 
 def embed(
@@ -221,7 +221,7 @@ def embed_steps(
     """Work of `embed`, yielding (done, total) after every batch."""
     loaded = open_checkpoint(checkpoint)
     report = _report(adata, loaded, report, reading)
-    return (yield from _work(Embedding(loaded, report, batch_size=batch_size), adata, reading, None))
+    return (yield from work(Embedding(loaded, report, batch_size=batch_size), adata, reading))
 
 
 def drug_response(
@@ -284,11 +284,11 @@ def drug_response_steps(
     find_drug(loaded, drug)  # refused before the file is looked at
     report = _report(adata, loaded, report, reading)
     task = DrugResponse(loaded, report, drug=drug, tissue=tissue, batch_size=batch_size)
-    return (yield from _work(task, adata, reading, rows))
+    return (yield from work(task, adata, reading, rows))
 
 
-def _work(
-    task: Task[Result], adata: AnnData, reading: Reading, rows: Sequence[int] | np.ndarray | None
+def work(
+    task: Task[Result], adata: AnnData, reading: Reading, rows: Sequence[int] | np.ndarray | None = None
 ) -> Steps[Result]:
     """Score the chosen cells piece by piece; the result of all cells is written into `adata`."""
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
