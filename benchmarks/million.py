@@ -1,10 +1,10 @@
-"""A file larger than memory: `instructcell annotate` beside only reading it, and beside CellTypist on some of its cells.
+"""A file larger than memory: `instructcell annotate` beside only reading it, and beside CellTypist on some cells.
 
     python benchmarks/million.py                       (or `make bench-million`)
     python benchmarks/million.py --cells 20000 --no-peers
 
-The demo islet cells are tiled into an .h5ad of 1,000,000 cells x 20,000 genes (CSR, gzip, as most files come). Then, each
-in a process of its own: reading the matrix in rows and doing nothing with it, and the whole command
+The demo islet cells are tiled into an .h5ad of 1,000,000 cells x 20,000 genes (CSR, gzip, as most files come). Then,
+each in a process of its own: reading the matrix in rows and doing nothing with it, and the whole command
 `instructcell annotate FILE -o OUT.h5ad`, imports, model, copying and writing included. CellTypist labels 20,000 of the
 cells in its own environment (see peers.py), from counts in memory. Everything written is removed at the end.
 """
@@ -143,8 +143,8 @@ def measure(n_cells: int, n_genes: int, model: str, engine: str, folder: Path, *
     say("only reading")
     reading = [read_seconds(source)]
     say("instructcell annotate")
-    command = ["-m", "instructcell.cli", "annotate", str(source), "-o", str(output), "--model", model, "--engine", engine]
-    seconds, peak = run_measured([*command, "--quiet"])
+    command = ["-m", "instructcell.cli", "annotate", str(source), "-o", str(output), "--quiet"]
+    seconds, peak = run_measured([*command, "--model", model, "--engine", engine])
     found = check_annotated(output, n_cells)
     output.unlink()
     say("only reading, once more")
