@@ -88,12 +88,14 @@ def write_h5ad(adata: AnnData, path: Path) -> Path:
     --------
     >>> write_h5ad(adata, Path("annotated.h5ad"))
     """
+    from anndata._io.specs.registry import IORegistryError  # not exported elsewhere
+
     with beside(path) as part:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 writable(adata).write_h5ad(part, compression="gzip")
-        except (TypeError, ValueError, NotImplementedError, KeyError) as error:
+        except (TypeError, ValueError, NotImplementedError, KeyError, IORegistryError) as error:
             words = " ".join(str(error).split())[:200]
             raise OutputError(f"{path.name} cannot be written: the cells hold what no .h5ad can ({words})") from error
     return path
@@ -270,6 +272,7 @@ def _add_columns(root: Any, adata: AnnData, names: list[str]) -> None:
     order = None if not hasattr(frame, "keys") else frame.attrs.get("column-order")
     if order is None:
         _replace(root, "obs", adata.obs)
+        _forget_old_categories(root, adata)
         return
     index = str(frame.attrs["_index"])
     if pd.Index(read_elem(frame[index])).has_duplicates:
@@ -277,8 +280,17 @@ def _add_columns(root: Any, adata: AnnData, names: list[str]) -> None:
     for name in names:
         if name in frame:
             del frame[name]
-        write_elem(frame, name, adata.obs[name].array)
+        column = adata.obs[name]
+        write_elem(frame, name, column.array if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy())
     frame.attrs["column-order"] = list(dict.fromkeys([*map(str, order), *names]))
+
+
+def _forget_old_categories(root: Any, adata: AnnData) -> None:
+    """Names of categories that an old layout keeps in uns for columns of obs, which hold them now; var's stay."""
+    for name in adata.obs:
+        key = f"{name}_categories"
+        if name not in adata.var and key not in adata.uns and key in root.get("uns", {}):
+            del root["uns"][key]
 
 
 def _add_items(root: Any, name: str, items: Mapping[str, Any], wanted: Iterable[str]) -> None:

@@ -326,6 +326,9 @@ class Embedding(Task[np.ndarray]):
 def encode(loaded: Checkpoint, cells: AlignedCells) -> Tensor:
     """Cell embeddings [n, K, Z] of aligned cells, from their counts above zero alone."""
     counts, encoder = cells.counts, loaded.model.cell_encoder
+    if not counts.data.all():  # a zero that is stored would count as detected
+        counts = counts.copy()
+        counts.eliminate_zeros()
     device = next(encoder.parameters()).device
     values, columns, starts = (
         torch.from_numpy(np.asarray(array, dtype)).to(device)
