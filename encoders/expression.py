@@ -46,25 +46,9 @@ class CellEncoder(nn.Module):
 
     def forward(self, counts: Tensor, measured: Tensor) -> Tensor:
         expression, detection = normalise_expression(counts, measured)  # [N, G] each
-        return self._embed(self.from_expression(expression) + self.from_detection(detection))
+        return self.embed_sums(self.from_expression(expression) + self.from_detection(detection))
 
-    def forward_sparse(self, values: Tensor, columns: Tensor, starts: Tensor, n_measured: int) -> Tensor:
-        """What `forward` gives, up to rounding, from the counts above zero alone and without a dense [N, G].
-
-        The cells lie one after another: values [V] float, columns [V] and starts [N] int of one dtype, where each cell
-        begins; `n_measured` genes were measured in all of them -> [N, K, Z]. Each cell is summed by itself.
-        """
-        ends = torch.cat([starts[1:], starts.new_tensor([len(values)])])
-        lengths = (ends - starts).long()
-        mean = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) / max(n_measured, 1)  # [N]
-        mean = mean.clamp_min(torch.finfo(values.dtype).tiny).repeat_interleave(lengths)  # [V]
-        expression, detection = (layer.weight.t().contiguous() for layer in (self.from_expression, self.from_detection))
-        return self._embed(
-            F.embedding_bag(columns, expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean))
-            + F.embedding_bag(columns, detection, starts, mode="sum")
-        )
-
-    def _embed(self, hidden: Tensor) -> Tensor:
+    def embed_sums(self, hidden: Tensor) -> Tensor:
         """From the sums over genes [N, H] to embeddings [N, K, Z]."""
         # LayerNorm comes first, so the fewer genes of a small panel do not shrink the signal.
         hidden = self.dropout(self.activate(self.input_norm(hidden)))
@@ -77,3 +61,32 @@ class CellEncoder(nn.Module):
     def pool(embeddings: Tensor) -> Tensor:
         """One vector per cell, the mean of its K embeddings: [N, K, Z] -> [N, Z]."""
         return embeddings.mean(dim=-2)
+
+
+class SparseCellEncoder:
+    """An encoder that reads only the counts above zero, many times as fast for cells of which most genes are zero.
+
+    It holds the weights as they are when it is made, turned so that a gene's are together.
+    """
+
+    def __init__(self, encoder: CellEncoder) -> None:
+        self.encoder = encoder
+        self.expression, self.detection = (
+            layer.weight.detach().t().contiguous() for layer in (encoder.from_expression, encoder.from_detection)
+        )  # [G, H] each
+
+    def __call__(self, values: Tensor, columns: Tensor, starts: Tensor, n_measured: int) -> Tensor:
+        """What the encoder gives, up to rounding.
+
+        The cells lie one after another: values [V] float > 0, their genes columns [V] and where each cell begins,
+        starts [N], both int of one dtype; `n_measured` genes were measured in all of them -> [N, K, Z]. Each cell is
+        summed by itself, so its sums do not depend on the cells beside it.
+        """
+        ends = torch.cat([starts[1:], starts.new_tensor([len(values)])])
+        lengths = (ends - starts).long()
+        mean = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) / max(n_measured, 1)  # [N]
+        mean = mean.clamp_min(torch.finfo(values.dtype).tiny).repeat_interleave(lengths)  # [V]
+        return self.encoder.embed_sums(
+            F.embedding_bag(columns, self.expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean))
+            + F.embedding_bag(columns, self.detection, starts, mode="sum")
+        )

@@ -24,8 +24,8 @@ from instructcell.matrix import Matrix, matrices
 READ_CELLS = 2048  # read from the file at a time, rounded to whole pieces
 READ_AS = ("layer", "scale", "species", "gene_column")
 AHEAD = 2  # reads that may wait for the one who computes
-SURVEY_CELLS = 50_000  # a file of more cells is judged by SURVEY_BLOCKS blocks of it, as many cells in all
-SURVEY_BLOCKS = 50
+SURVEY_CELLS = 20_000  # a file of more cells is judged by SURVEY_BLOCKS blocks of it, as many cells in all
+SURVEY_BLOCKS = 20
 WAIT = 0.1  # seconds between two looks whether the other side has given up
 
 Item = TypeVar("Item")

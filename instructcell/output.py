@@ -1,13 +1,14 @@
 """Writing results: a file appears whole or not at all, and nothing is replaced unasked.
 
 Cells in memory are written as .h5ad (`write_h5ad`); a file on disk is copied as it is and the results are added to the
-copy (`copy_store`, `add_results`), so that nothing of it passes through memory or changes.
+copy (`Copy`, `add_results`), so that nothing of it passes through memory or changes.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 RESERVED = ("_index",)  # names that columns of obs and var must not have
+COPY_BYTES = 16 * 1024**2  # at a time
 OWN_NOTES = "instructcell_read"  # in uns: remarks of the reader, not part of the data
 
 
@@ -106,7 +108,6 @@ def beside(path: Path, part: Path | None = None) -> Iterator[Path]:
     """A name to write to; what stands there at the end takes the place of `path`, and nothing is left on failure."""
     part = part or path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        _remove(part)
         yield part
         _sync(part)
         _take_place(part, path)
@@ -229,12 +230,41 @@ def can_copy(source: Path, output: Path) -> bool:
         return {"obs", "var"} <= set(file) and "mod" not in file
 
 
-def copy_store(source: Path, target: Path) -> None:
-    """Copy a file or a zarr folder byte by byte."""
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
+class Copy(threading.Thread):
+    """Copies a file or a zarr folder byte by byte while something else goes on; what stood at `target` goes away."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        super().__init__(name="instructcell-copy", daemon=True)
+        self.source, self.target = source, target
+        self._given_up = threading.Event()
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            _remove(self.target)
+            if self.source.is_dir():
+                shutil.copytree(self.source, self.target, copy_function=self._copy)
+            else:
+                self._copy(self.source, self.target)
+        except OSError as error:
+            self._error = error
+
+    def _copy(self, source: str | Path, target: str | Path) -> None:
+        with open(source, "rb") as whole, open(target, "wb") as copied:
+            while not self._given_up.is_set() and (piece := whole.read(COPY_BYTES)):
+                copied.write(piece)
+
+    def finish(self) -> None:
+        """Wait for the end; an OSError if it failed."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+    def give_up(self) -> None:
+        """Stop, and leave nothing."""
+        self._given_up.set()
+        self.join()
+        _remove(self.target)
 
 
 def add_results(store: Path, adata: AnnData, *, obs: Iterable[str], obsm: Iterable[str], uns: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
 from instructcell.errors import MatrixError
-from instructcell.output import OutputError, add_results, beside, can_copy, copy_store, write_h5ad
+from instructcell.output import Copy, OutputError, add_results, beside, can_copy, write_h5ad
 from instructcell.tasks import (
     EMBED_CELLS,
     RUN,
@@ -40,7 +40,6 @@ from instructcell.tasks import (
     Task,
 )
 
-FORMATS = (".h5ad", ".zarr")
 PART_CELLS = 8192  # cells whose results are kept in one part, at least
 EDGE = 1024**2  # bytes at both ends of a file that its fingerprint covers
 
@@ -165,13 +164,23 @@ def _run(
     if output is None:
         return tools.finish(tools.work(task, adata, reading), task.what, progress)
     output = Path(output)
+    if output.suffix != ".h5ad" and not can_copy(source, output):
+        raise OutputError(f"{source.name} is no zarr folder, so the result cannot be one; call it {output.stem}.h5ad")
     asked = {**reading.to_dict(), **task.arguments, "command": task.command, "checkpoint": loaded.hash}
     partial = PartialRun(output, {"input": fingerprint(source), "arguments": asked | _versions()}, resume=resume)
-    _score(task, adata, reading, partial, say)
+    copy = Copy(source, partial.folder / f"output{output.suffix}") if can_copy(source, output) else None
+    try:
+        if copy is not None:
+            copy.start()
+        _score(task, adata, reading, partial, say)
+    except BaseException:
+        if copy is not None:
+            copy.give_up()
+        raise
     result = task.result(partial.arrays(), adata.obs_names, np.arange(adata.n_obs))
     tools.keep(task, adata, reading, result)
     say(adata.n_obs, adata.n_obs, f"writing {output.name}")
-    write_results(task, adata, source, output, partial.folder / f"output{output.suffix}")
+    write_results(task, adata, copy, output)
     partial.remove()
     return result
 
@@ -217,18 +226,14 @@ class Waiting:
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
 
 
-def write_results(task: Task[Any], adata: AnnData, source: Path, output: Path, part: Path) -> None:
-    """The input with the results: its copy where that will do, else what is in memory."""
-    if not can_copy(source, output):
-        if output.suffix != ".h5ad":
-            raise OutputError(
-                f"{source.name} is no zarr folder, so the result cannot be one; call it {output.stem}.h5ad"
-            )
+def write_results(task: Task[Any], adata: AnnData, copy: Copy | None, output: Path) -> None:
+    """The copy of the input with the results; without one, what is in memory."""
+    if copy is None:
         write_h5ad(adata, output)
         return
-    with beside(output, part):
-        copy_store(source, part)
-        add_results(part, adata, obs=task.obs, obsm=task.obsm, uns=[RUN])
+    with beside(output, copy.target):
+        copy.finish()
+        add_results(copy.target, adata, obs=task.obs, obsm=task.obsm, uns=[RUN])
 
 
 # ---- what is done so far

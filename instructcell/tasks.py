@@ -18,6 +18,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from encoders import CellEncoder, SparseCellEncoder
 from instructcell.align import AlignedCells
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
@@ -139,6 +140,7 @@ class Task(ABC, Generic[Result]):
 
     def __init__(self, loaded: Checkpoint, report: DatasetReport) -> None:
         self.loaded, self.report = loaded, report
+        self.encoder = SparseCellEncoder(loaded.model.cell_encoder)
 
     @abstractmethod
     def score(self, cells: AlignedCells) -> Arrays:
@@ -200,12 +202,12 @@ class Annotation(Task[AnnotationResult]):
         self.arguments = {**asked, "engine": self.engine, "batch_size": batch_size}
 
     def score(self, cells: AlignedCells) -> Arrays:
-        embeddings = encode(self.loaded, cells)  # [n, K, Z]
+        embeddings = encode(self.encoder, cells)  # [n, K, Z]
         raw, by_lm = self._probabilities(cells, embeddings)
         probabilities = calibrate(raw, float(self.loaded.calibration.get("temperature", 1.0)))
         if self.groups is not None:
             probabilities = np.stack([probabilities[:, of].sum(axis=1) for _, of in self.groups], axis=1)
-        return {"embedding": pooled(self.loaded, embeddings), "by_lm": by_lm, **best_two(probabilities)}
+        return {"embedding": pooled(embeddings), "by_lm": by_lm, **best_two(probabilities)}
 
     def _probabilities(self, cells: AlignedCells, embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of the checkpoint's labels [n, L], and which cells the language model read [n]."""
@@ -310,7 +312,7 @@ class Embedding(Task[np.ndarray]):
         self.arguments = {"batch_size": batch_size}
 
     def score(self, cells: AlignedCells) -> Arrays:
-        return {"embedding": pooled(self.loaded, encode(self.loaded, cells))}
+        return {"embedding": pooled(encode(self.encoder, cells))}
 
     def result(self, arrays: Arrays, names: pd.Index, rows: np.ndarray) -> np.ndarray:
         return arrays["embedding"]
@@ -323,24 +325,23 @@ class Embedding(Task[np.ndarray]):
 
 
 @torch.inference_mode()
-def encode(loaded: Checkpoint, cells: AlignedCells) -> Tensor:
-    """Cell embeddings [n, K, Z] of aligned cells, from their counts above zero alone."""
-    counts, encoder = cells.counts, loaded.model.cell_encoder
+def encode(encoder: SparseCellEncoder, cells: AlignedCells) -> Tensor:
+    """Cell embeddings [n, K, Z] of aligned cells."""
+    counts = cells.counts
     if not counts.data.all():  # a zero that is stored would count as detected
         counts = counts.copy()
         counts.eliminate_zeros()
-    device = next(encoder.parameters()).device
     values, columns, starts = (
-        torch.from_numpy(np.asarray(array, dtype)).to(device)
+        torch.from_numpy(np.asarray(array, dtype)).to(encoder.expression.device)
         for array, dtype in ((counts.data, np.float32), (counts.indices, np.int64), (counts.indptr[:-1], np.int64))
     )
-    return encoder.forward_sparse(values, columns, starts, int(np.count_nonzero(cells.measured)))
+    return encoder(values, columns, starts, int(np.count_nonzero(cells.measured)))
 
 
 @torch.inference_mode()
-def pooled(loaded: Checkpoint, embeddings: Tensor) -> np.ndarray:
+def pooled(embeddings: Tensor) -> np.ndarray:
     """[n, K, Z] -> [n, Z] float32."""
-    return loaded.model.cell_encoder.pool(embeddings).float().cpu().numpy()
+    return CellEncoder.pool(embeddings).float().cpu().numpy()
 
 
 def ask_lm(

@@ -209,7 +209,8 @@ def test_a_zarr_folder_becomes_a_zarr_folder(
     synthetic_adata.write_zarr(tmp_path / "cells.zarr")
     command = ("annotate", "cells.zarr", "--model", tiny_checkpoint)
     assert "call it out.zarr" in message(run(*command, "-o", "out.h5ad"))
-    assert run(*command, "-o", "out.zarr").exit_code == 0
+    result = run(*command, "-o", "out.zarr")
+    assert result.exit_code == 0, result.output
     annotated = anndata.read_zarr(tmp_path / "out.zarr")
     assert np.array_equal(_dense(annotated), _dense(synthetic_adata))
     assert annotated.obs["instructcell_cell_type"].notna().all() and "X_instructcell" in annotated.obsm
