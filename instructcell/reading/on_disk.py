@@ -44,6 +44,8 @@ def read_group(group: Any, *, backed: bool) -> tuple[AnnData, list[str]]:
         The cells by genes, and notes on what was decided.
     """
     notes: list[str] = []
+    if not {"obs", "var"} <= set(group):
+        raise ValueError("it has no table of cells (obs) or none of genes (var)")
 
     def matrix(item: Any) -> Any:
         return _open_matrix(item, notes) if backed else read_elem(item)
