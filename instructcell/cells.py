@@ -6,6 +6,7 @@ unpickles, runs or follows what a file says; what a broken file makes the reader
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def read(source: str | Path | AnnData, *, backed: bool = False, timeout: float |
         _check(source, "the AnnData")
         return source
     path = Path(source)
-    adata, notes = _read(path, backed=backed, timeout=timeout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of repeated names and old formats: told in the notes, or harmless
+        adata, notes = _read(path, backed=backed, timeout=timeout)
     _check(adata, path.name)
     repeated = int(adata.obs_names.duplicated().sum())
     if repeated:

@@ -6,7 +6,6 @@ anndata's readers do the reading, `read_elem` for the parts of the formats that 
 from __future__ import annotations
 
 import html
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -85,11 +84,9 @@ def read_hdf5(path: Path, *, backed: bool = False, timeout: float | None = 30.0)
 
 @contextmanager
 def told_as_read_error(name: str) -> Iterator[None]:
-    """What the readers raise on a damaged file, as one sentence; their warnings are harmless or told in the notes."""
+    """What the readers raise on a damaged file, as one sentence."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except MemoryError as error:
         raise ReadError(
             f"{name} needs more memory than there is, or is damaged. Bring fewer cells or a larger machine."
