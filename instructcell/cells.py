@@ -6,13 +6,14 @@ unpickles, runs or follows what a file says; what a broken file makes the reader
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from anndata import AnnData
 
 from instructcell.errors import MatrixError, ReadError
-from instructcell.reading.kinds import KINDS, KNOWN, SUFFIXES, is_known, kind_of
+from instructcell.reading.kinds import KINDS, KNOWN, SUFFIXES, TABLE_SUFFIXES, is_known, kind_of
 
 __all__ = ["KINDS", "KNOWN", "SUFFIXES", "read"]
 
@@ -58,14 +59,15 @@ def read(source: str | Path | AnnData, *, backed: bool = False, timeout: float |
         _check(source, "the AnnData")
         return source
     path = Path(source)
-    adata, notes = _read(path, backed=backed, timeout=timeout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of repeated names and old formats: told in the notes, or harmless
+        adata, notes = _read(path, backed=backed, timeout=timeout)
     _check(adata, path.name)
     repeated = int(adata.obs_names.duplicated().sum())
     if repeated:
         adata.obs_names_make_unique()
         notes.append(f"{repeated:,} cell names repeated an earlier one and were numbered")
-    on_disk = backed and not isinstance(adata.X, np.ndarray)
-    if notes or on_disk:
+    if notes or backed:
         adata.uns["instructcell_read"] = {"file": path.name, "notes": notes}
     return adata
 
@@ -109,11 +111,11 @@ def _read_archive(path: Path, kind: str, *, backed: bool, timeout: float | None)
         if kind_of(inside) in ("zip", "tar", "packed") and kind != "packed":
             raise ReadError(f"{path.name} holds another archive, {inside.name}. Unpack it and bring what is inside.")
         adata, notes = _read(inside, backed=False, timeout=timeout)
-        return adata, [f"{inside.name} was read from {path.name}", *notes]
+        return adata, notes if kind == "packed" else [f"{inside.name} was read from {path.name}", *notes]
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The matrix or file of cells in a folder, or in a folder right in it.
+    """The matrix or file of cells in a folder, or in a folder right in it; tables only where there is nothing better.
 
     Raises
     ------
@@ -122,11 +124,12 @@ def _inside(folder: Path, name: str) -> Path:
     """
     from instructcell.reading.mtx import matrices_in
 
-    found = matrices_in(folder)
-    if not found:
-        stores = [path for path in folder.iterdir() if path.is_dir() and kind_of(path) == "zarr"]
-        files = [path for path in sorted((*folder.iterdir(), *folder.glob("*/*"))) if path.is_file()]
-        found = stores or [path for path in files if is_known(path.name) and not path.name.startswith(".")]
+    here = sorted(path for path in (*folder.iterdir(), *folder.glob("*/*")) if not path.name.startswith("."))
+    files = [path for path in here if path.is_file() and is_known(path.name)]
+    tables = [path for path in files if path.name.lower().endswith(TABLE_SUFFIXES)]
+    stores = [path for path in here if path.is_dir() and path.parent == folder and kind_of(path) == "zarr"]
+    others = [path for path in files if path not in tables]
+    found = matrices_in(folder) or stores or others or tables
     if len(found) == 1:
         return found[0]
     if found:
@@ -134,8 +137,10 @@ def _inside(folder: Path, name: str) -> Path:
         raise ReadError(
             f"{name} holds {len(found)} files of cells ({names}); expected one. Choose one of them, or bring it alone."
         )
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing that could be cells"
-    raise ReadError(f"{name} holds no cells ({there}); expected {KNOWN}. Bring the file or folder with the counts.")
+    there = ", ".join(path.name for path in here[:5]) or "nothing"
+    raise ReadError(
+        f"{name} holds no cells but {there}; expected a file or folder of them ({KNOWN}). Bring the one with counts."
+    )
 
 
 def _check(adata: AnnData, name: str) -> None:

@@ -230,7 +230,7 @@ def latin1_csv(folder: Path) -> Path:
         (h5ad_without_matrix_type, "cannot be read as cells"),
         (empty_file, "empty"),
         (missing_file, "does not exist"),
-        (the_folder, "holds no cells"),
+        (the_folder, "holds no cells but nothing"),
         (unknown_extension, "unknown kind"),
         (hdf5_as_csv, "HDF5 file, not what its name says"),
         (csv_with_words, "'many' in row 'cell7'"),

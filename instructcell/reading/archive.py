@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from instructcell.errors import ReadError
-from instructcell.reading.kinds import KNOWN, is_beside_mtx, is_known
+from instructcell.reading.kinds import KNOWN, is_known
 
 MOST_FILES = 1_000  # unpacked from one archive
 MOST_ENTRIES = 500_000  # listed in one archive
@@ -151,10 +151,10 @@ def _inside(path: Path, name: str) -> PurePosixPath:
 
 
 def _wanted(inside: PurePosixPath) -> bool:
-    """Files that could hold cells, and the tables beside a 10x matrix."""
+    """Files that could hold cells or belong to a 10x matrix."""
     if any(part.startswith((".", "__MACOSX")) for part in inside.parts):
         return False
-    return is_known(inside.name) or is_beside_mtx(inside.name)
+    return is_known(inside.name)
 
 
 def _check_bomb(path: Path, n_bytes: int, n_files: int) -> None:

@@ -20,9 +20,11 @@ import psutil
 from instructcell.errors import ReadError
 from instructcell.reading import probe
 
-PROBE_MEMORY = 3 * 2**30
+PROBE_MEMORY = 3 * 2**29  # address space: 1.5 GB
 PROBE_SECONDS = 10
 SPARE_MEMORY = 2**28  # left to the rest of the program
+READ_IN_ROWS = "Open it with backed=True, as `instructcell annotate` does, or bring fewer cells."
+FEWER_CELLS = "Bring fewer cells, or save them as .h5ad, which can be read in rows."
 
 
 def check_hdf5(path: Path, *, timeout: float | None = 30.0) -> dict[str, int]:
@@ -71,12 +73,17 @@ def check_hdf5(path: Path, *, timeout: float | None = 30.0) -> dict[str, int]:
     except ValueError as error:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         raise RuntimeError(f"the check of {path.name} ended with {done.returncode}: {words[-1:]}") from error
+    if "lacks" in found:
+        raise ReadError(
+            f"{path.name} is compressed with {found['lacks']}, which needs hdf5plugin; it is not installed. Install it "
+            "with pip install 'instructcell[hdf5plugin]', or save the file with gzip or lzf compression."
+        )
     if "fault" in found:
         raise damaged(path.name, found["fault"])
     return {str(name): int(size) for name, size in found["sizes"].items()}
 
 
-def check_memory(name: str, needed: int) -> None:
+def check_memory(name: str, needed: int, remedy: str = READ_IN_ROWS) -> None:
     """Refuse what cannot fit before it is read; `needed` in bytes.
 
     Raises
@@ -87,8 +94,8 @@ def check_memory(name: str, needed: int) -> None:
     free = psutil.virtual_memory().available - SPARE_MEMORY
     if needed > free:
         raise ReadError(
-            f"{name} needs {needed / 2**30:,.1f} GB of memory when read whole, and {max(free, 0) / 2**30:,.1f} GB are "
-            "free. Open it with backed=True (as `instructcell annotate` does), or bring fewer cells."
+            f"{name} needs {needed / 2**30:,.1f} GB of memory to be read, and {max(free, 0) / 2**30:,.1f} GB are free. "
+            f"{remedy}"
         )
 
 
@@ -101,6 +108,8 @@ def damaged(name: str, words: str) -> ReadError:
             f"{name} is truncated: {there:,} of {expected:,} bytes are there. Copy or download it again, "
             "and wait until the upload is complete."
         )
+    if "lock" in words and "unable to" in words:
+        return ReadError(f"{name} is being written by another program. Close it there, then read it again.")
     detail = " ".join(words.split())[:160].rstrip(" .")
     return ReadError(
         f"{name} cannot be read as cells; it is damaged or of another program ({detail}). "

@@ -6,10 +6,9 @@ anndata's readers do the reading, `read_elem` for the parts of the formats that 
 from __future__ import annotations
 
 import html
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from anndata._io.specs.registry import IORegistryError  # not exported elsewhere
 from anndata.io import read_elem
 
 from instructcell.errors import ReadError
-from instructcell.reading.guard import check_hdf5, check_memory, damaged
+from instructcell.reading.guard import FEWER_CELLS, check_hdf5, check_memory, damaged
 from instructcell.reading.on_disk import read_group, read_old
 
 # What h5py, zarr, anndata and gzip raise on damaged or foreign files.
@@ -32,6 +31,7 @@ READER_ERRORS = (
 )  # fmt: skip
 CELL_KEYS = ("CellID", "cell_id", "obs_names", "CellIDs", "barcode", "Barcode", "barcodes", "cell_names")
 GENE_KEYS = ("Gene", "gene", "var_names", "gene_name", "GeneName", "gene_names", "Symbol", "Accession", "gene_id")
+ON_DISK = ("/X", "/layers/", "/raw/X", "/raw.X", "/obsp/", "/varp/")  # what `backed` does not load
 RNA = ("rna", "gex", "gene expression", "genes", "mrna", "transcriptome")
 BLOCK_VALUES = 16_000_000  # values of a loom file held dense at a time: 128 MB in float64
 
@@ -59,6 +59,8 @@ def read_hdf5(path: Path, *, backed: bool = False, timeout: float | None = 30.0)
         The file is damaged, too large for the memory, or holds something else.
     """
     sizes = check_hdf5(path, timeout=timeout)
+    with suppress(ImportError):  # its import teaches HDF5 the filters that it brings
+        import hdf5plugin  # noqa: F401
     notes: list[str] = []
     with told_as_read_error(path.name), ExitStack() as closing:
         file = h5py.File(path, "r")
@@ -73,8 +75,8 @@ def read_hdf5(path: Path, *, backed: bool = False, timeout: float | None = 30.0)
         if kind in READERS:
             adata = READERS[kind](file, notes)
         else:
-            if not backed:
-                check_memory(path.name, sum(sizes.values()))
+            loaded = [size for name, size in sizes.items() if not (backed and name.startswith(ON_DISK))]
+            check_memory(path.name, sum(loaded))
             adata, notes = read_old(path, backed=backed) if _is_old(file) else read_group(file, backed=backed)
         check_sparse(adata)
     return adata, notes
@@ -82,11 +84,9 @@ def read_hdf5(path: Path, *, backed: bool = False, timeout: float | None = 30.0)
 
 @contextmanager
 def told_as_read_error(name: str) -> Iterator[None]:
-    """What the readers raise on a damaged file, as one sentence; their warnings are harmless or told in the notes."""
+    """What the readers raise on a damaged file, as one sentence."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except MemoryError as error:
         raise ReadError(
             f"{name} needs more memory than there is, or is damaged. Bring fewer cells or a larger machine."
@@ -209,7 +209,7 @@ def _loom_attrs(group: h5py.Group, names: tuple[str, ...]) -> pd.DataFrame | Non
 def _turned(matrix: h5py.Dataset) -> sp.csr_matrix:
     """A dense matrix of genes by cells as csr cells by genes, one block of cells at a time."""
     n_genes, n_cells = matrix.shape
-    check_memory("the loom matrix", matrix.size)  # a byte for each value: one in eight not zero
+    check_memory("the loom matrix", matrix.size, FEWER_CELLS)  # a byte for each value: one in eight not zero
     size = max(BLOCK_VALUES // max(n_genes, 1), 1)
     blocks = [sp.csr_matrix(matrix[:, start : start + size].T) for start in range(0, n_cells, size)]
     turned = sp.vstack(blocks, format="csr") if blocks else sp.csr_matrix((n_cells, n_genes))
@@ -229,7 +229,7 @@ def _unescaped(values: np.ndarray) -> np.ndarray:
 def _read_mudata(file: h5py.File, notes: list[str]) -> AnnData:
     """The rna part of a MuData file."""
     name = rna_of(file["mod"])
-    check_memory(f"the part {name}", _stored(file["mod"][name]))
+    check_memory(f"the part {name}", _stored(file["mod"][name]), FEWER_CELLS)
     notes += mudata_notes(file["mod"], name)
     part, more = read_group(file["mod"][name], backed=False)
     notes += more

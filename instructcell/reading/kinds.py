@@ -89,13 +89,8 @@ def kind_of(path: Path) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether a file of this name could hold cells (the tables beside a 10x matrix do not)."""
-    return name.lower().endswith((*SUFFIXES, *HDF5_SUFFIXES, *PACKED_SUFFIXES)) and not is_beside_mtx(name)
-
-
-def is_beside_mtx(name: str) -> bool:
-    """Whether a file of this name lists the genes or the cells of a 10x matrix."""
-    return bool(GENE_FILE.search(name) or CELL_FILE.search(name))
+    """Whether a file of this name could hold cells."""
+    return name.lower().endswith((*SUFFIXES, *HDF5_SUFFIXES, *PACKED_SUFFIXES))
 
 
 def what_is(head: bytes) -> str:

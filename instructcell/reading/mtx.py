@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from instructcell.errors import ReadError
-from instructcell.reading.guard import check_memory
+from instructcell.reading.guard import FEWER_CELLS, check_memory
 from instructcell.reading.hdf5 import only_genes, told_as_read_error
 from instructcell.reading.kinds import CELL_FILE, GENE_FILE, GZIP, MTX_SUFFIXES
 
@@ -55,6 +55,8 @@ def _sibling(matrix: Path, prefix: str, beside: list[Path], pattern: re.Pattern[
     own = [path for path in of_kind if path.name.startswith(prefix)]
     if len(own) > 1:  # GSM1_ has GSM1_genes.tsv, not GSM1_lane2_genes.tsv
         own = [path for path in own if pattern.fullmatch(path.name.removeprefix(prefix))] or own
+    if len(own) > 1:
+        own = [path for path in own if path.suffix == (".gz" if matrix.suffix == ".gz" else path.suffix)] or own
     chosen = own if own else of_kind
     if len(chosen) == 1:
         return chosen[0]
@@ -89,7 +91,7 @@ def read_mtx(matrix: Path) -> tuple[AnnData, list[str]]:
         genes, cells = _table(trio.genes), _table(trio.cells)
         n_rows, n_columns, n_entries = _header(matrix)
         turned, genes, cells = _orient(trio, (n_rows, n_columns), genes, cells)
-        check_memory(matrix.name, n_entries * IN_MEMORY)
+        check_memory(matrix.name, n_entries * IN_MEMORY, FEWER_CELLS)
         values = anndata.io.read_mtx(matrix).X
     values = sp.csr_matrix(values.T if turned else values)
     with told_as_read_error(matrix.name):
@@ -177,4 +179,5 @@ def matrices_in(folder: Path) -> list[Path]:
     found = [path for path in (*folder.iterdir(), *folder.glob("*/*")) if path.name.lower().endswith(MTX_SUFFIXES)]
     found = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
     filtered = [path for path in found if "filtered" in str(path.relative_to(folder)).lower()]
-    return filtered if len(filtered) == 1 else found
+    raw = [path for path in found if "raw" in str(path.relative_to(folder)).lower()]
+    return filtered if len(filtered) == 1 and len(filtered) + len(raw) == len(found) else found

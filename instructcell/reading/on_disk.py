@@ -44,6 +44,8 @@ def read_group(group: Any, *, backed: bool) -> tuple[AnnData, list[str]]:
         The cells by genes, and notes on what was decided.
     """
     notes: list[str] = []
+    if not {"obs", "var"} <= set(group):
+        raise ValueError("it has no table of cells (obs) or none of genes (var)")
 
     def matrix(item: Any) -> Any:
         return _open_matrix(item, notes) if backed else read_elem(item)
@@ -52,10 +54,10 @@ def read_group(group: Any, *, backed: bool) -> tuple[AnnData, list[str]]:
     for key in ("layers", "obsp", "varp"):
         if key in group:
             parts[key] = {name: matrix(group[key][name]) for name in group[key]}
-    if "raw" in group:
+    if "raw" in group and not hasattr(group["raw"], "shape"):  # zarr and MuData write that there is none
         parts["raw"] = {key: read_elem(group["raw"][key]) for key in ("var", "varm") if key in group["raw"]}
         parts["raw"]["X"] = matrix(group["raw"]["X"])
-    others = sorted(set(group) - {*parts, "X"})
+    others = sorted(set(group) - {*parts, "X", "raw"})
     if others:
         notes.append(f"what anndata does not know was left out: {', '.join(others[:5])}")
     return AnnData(matrix(group["X"]) if "X" in group else None, **parts), notes
@@ -77,7 +79,7 @@ def read_old(path: Path, *, backed: bool) -> tuple[AnnData, list[str]]:
 def _open_matrix(item: Any, notes: list[str]) -> Any:
     """A stored matrix as something that gives rows, not yet read; anything else is read."""
     if hasattr(item, "shape"):
-        return item if len(item.shape) == 2 and np.dtype(item.dtype).kind in "fiub" else read_elem(item)
+        return item if len(item.shape or ()) == 2 and np.dtype(item.dtype).kind in "fiub" else read_elem(item)
     if {"data", "indices", "indptr"} <= set(item):
         return _readable_by_row(sparse_dataset(item), notes)
     return read_elem(item)

@@ -1,15 +1,18 @@
 """Look through an HDF5 file before the program trusts it. Run by `guard` in a process of its own, never imported.
 
 A damaged file can make the HDF5 library loop for ever, ask for terabytes or crash; here that costs nothing but this
-process. Prints one line of JSON: `{"sizes": {...}}` (bytes in memory by path) or `{"fault": "..."}`.
+process. It prints one line of JSON: `{"sizes": {...}}` (bytes in memory by path), `{"fault": "..."}` or, for a filter
+that is not installed, `{"lacks": "..."}`.
 
 Everything is walked: groups, links, attributes, and of every dataset its type, shape and the index of its chunks. Small
 datasets are read whole, large ones at six places from the first chunk to the last.
 """
 
 import contextlib
+import importlib
 import json
 import sys
+from math import prod
 from typing import Any
 
 NO_H5PY = 3  # exit code: this Python has no h5py, so nothing was looked at
@@ -17,11 +20,16 @@ READ_WHOLE = 32 * 2**20  # bytes of a dataset that is read whole
 READ_IN_ALL = 64 * 2**20  # bytes read whole, all datasets together
 MAY_BE_SPARSE = 2**28  # bytes a dataset may declare without having written them
 PLACES = 6  # read of a large dataset
+LARGEST_CHUNK = 2**28  # bytes; what lies in larger chunks is left to the program that has more memory
 MOST_OBJECTS, DEEPEST = 100_000, 64
 
 
 class FaultError(Exception):
     """What is wrong with the file."""
+
+
+class LackError(Exception):
+    """The filter that the file needs and this installation lacks."""
 
 
 def main(path: str, memory: int, seconds: int) -> int:
@@ -36,6 +44,8 @@ def main(path: str, memory: int, seconds: int) -> int:
             found: dict[str, Any] = {"sizes": walk(file, h5py)}
     except FaultError as fault:
         found = {"fault": str(fault)}
+    except LackError as lack:
+        found = {"lacks": str(lack)}
     except Exception as error:  # whatever the library raises on a damaged file is the answer
         found = {"fault": " ".join(str(error).split())[:400] or type(error).__name__}
     print(json.dumps(found))
@@ -60,7 +70,8 @@ def walk(file: Any, h5py: Any) -> dict[str, int]:
     while waiting:
         here, depth = waiting.pop()
         for key in here.attrs:
-            here.attrs[key]
+            with contextlib.suppress(TypeError):  # of a type that Python has no word for: nobody reads it
+                here.attrs[key]
         if isinstance(here, h5py.Dataset):
             sizes[here.name], read = look(here, h5py, left)
             left -= read
@@ -87,9 +98,8 @@ def look(dataset: Any, h5py: Any, left: int) -> tuple[int, int]:
         raise FaultError(f"{dataset.name} keeps its values in another file")
     if dataset.shape is None:
         return 0, 0
-    size = dataset.dtype.itemsize
-    for length in dataset.shape:
-        size *= int(length)
+    check_filters(dataset, h5py)
+    size = dataset.dtype.itemsize * prod(dataset.shape)
     if size > MAY_BE_SPARSE:
         check_written(dataset, size)
     if dataset.chunks is not None and size > READ_WHOLE:
@@ -97,6 +107,8 @@ def look(dataset: Any, h5py: Any, left: int) -> tuple[int, int]:
     if size <= min(READ_WHOLE, left):
         dataset[()]
         return size, size
+    if dataset.chunks is not None and prod(dataset.chunks) * dataset.dtype.itemsize > LARGEST_CHUNK:
+        return size, 0
     rows = max(int(dataset.chunks[0]) if dataset.chunks else 1, 1)
     rows = max(min(rows, READ_WHOLE // max(size // dataset.shape[0], 1)), 1)
     for place in range(PLACES):
@@ -110,13 +122,26 @@ def check_written(dataset: Any, size: int) -> None:
     if dataset.chunks is None:
         written, declared = int(dataset.id.get_storage_size()), size
     else:
-        declared = 1
-        for length, chunk in zip(dataset.shape, dataset.chunks):  # noqa: B905 - h5py gives as many of both
-            declared *= -(-int(length) // int(chunk))
+        declared = prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         written = int(dataset.id.get_num_chunks())
     if 2 * written < declared:
         shape = " x ".join(f"{length:,}" for length in dataset.shape)
         raise FaultError(f"{dataset.name} declares {shape} values, most of which were never written")
+
+
+def check_filters(dataset: Any, h5py: Any) -> None:
+    """A dataset packed by a filter that HDF5 does not bring along: hdf5plugin may know it."""
+    packing = dataset.id.get_create_plist()
+    for i in range(packing.get_nfilters()):
+        number, _, _, name = packing.get_filter(i)
+        if not h5py.h5z.filter_avail(number):
+            try:
+                importlib.import_module("hdf5plugin")
+            except ImportError:
+                words = name.decode(errors="replace").split(";")[0] or f"filter {number}"
+                raise LackError(words) from None
+            if not h5py.h5z.filter_avail(number):
+                raise FaultError(f"{dataset.name} is packed with the unknown filter {number}")
 
 
 def check_chunks(dataset: Any) -> None:

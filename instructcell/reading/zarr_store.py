@@ -16,6 +16,7 @@ from instructcell.reading.hdf5 import check_sparse, mudata_notes, rna_of, told_a
 from instructcell.reading.kinds import ZARR_MARKS
 from instructcell.reading.on_disk import read_group
 
+ON_DISK = ("X", "layers", "raw", "obsp", "varp")  # what `backed` does not load
 METADATA = (".zarray", ".zgroup", ".zmetadata", "zarr.json")
 LARGEST_METADATA = 2**26  # bytes of one file
 # Codecs that only turn bytes into bytes, numbers or text. A pickle or an unknown plug-in is refused.
@@ -34,7 +35,7 @@ def read_zarr(path: Path, *, backed: bool = False, root: str = "") -> tuple[AnnD
     path
         A folder, or a zip of one.
     backed
-        Leave the matrices on disk.
+        Leave the matrices on disk (not of a MuData, nor in a zip with a folder around the store).
     root
         Folder inside the zip that holds the data.
 
@@ -55,17 +56,20 @@ def read_zarr(path: Path, *, backed: bool = False, root: str = "") -> tuple[AnnD
         store: Any = path if path.is_dir() else zarr.storage.ZipStore(path, mode="r")
         group: Any = zarr.open_group(store, path=root or None, mode="r")
         notes: list[str] = []
+        if backed and root:  # anndata opens a store again at its top, where such a zip has no group
+            backed = False
+            notes.append("the zip has a folder around the zarr store and was loaded whole; zip the store's content")
         if "mod" in group:
             name = rna_of(list(group["mod"]))
-            notes = mudata_notes(list(group["mod"]), name)
-            group = group["mod"][name]
+            notes += mudata_notes(list(group["mod"]), name)
+            group, backed = group["mod"][name], False
         if not {"X", "obs", "var"} & set(group):
             raise ReadError(
                 f"{path.name} is zarr but holds {', '.join(sorted(group)[:5]) or 'nothing'}; expected an AnnData "
                 "(X, obs, var). Save the data with adata.write_zarr."
             )
-        if not backed:
-            check_memory(path.name, _stored(group))
+        loaded = [_stored(item) for name, item in group.members() if not (backed and name in ON_DISK)]
+        check_memory(path.name, sum(loaded))
         adata, more = read_group(group, backed=backed)
         check_sparse(adata)
     return adata, notes + more
@@ -76,7 +80,11 @@ def root_in_zip(names: list[str]) -> str | None:
     marks = [name for name in names if name.rsplit("/", 1)[-1] in ZARR_MARKS]
     if not marks:
         return None
-    return min(marks, key=lambda name: name.count("/")).rpartition("/")[0]
+    highest = min(name.count("/") for name in marks)
+    roots = {name.rpartition("/")[0] for name in marks if name.count("/") == highest}
+    if len(roots) > 1:
+        raise ReadError(f"the zip holds {len(roots)} zarr stores ({', '.join(sorted(roots)[:5])}); bring one of them.")
+    return roots.pop()
 
 
 def _check_codecs(path: Path) -> None:
@@ -140,6 +148,6 @@ def _codecs(content: Any) -> Iterator[str]:
         yield from _codecs(value)
 
 
-def _stored(group: Any) -> int:
-    """Bytes that all arrays of a group take in memory."""
-    return sum(int(item.nbytes) if hasattr(item, "nbytes") else _stored(item) for _, item in group.members(max_depth=0))
+def _stored(item: Any) -> int:
+    """Bytes that an array, or all arrays of a group, take in memory."""
+    return int(item.nbytes) if hasattr(item, "nbytes") else sum(_stored(child) for _, child in item.members())
