@@ -2,8 +2,8 @@
 
 A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
 another case, previous symbol, alias, the last two in another case, the name without what tools add to it
-(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it (``1-Mar``).
-So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids of human
+(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it
+(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids of human
 genes (the table holds none of mouse), unless the numbers only count the genes.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
@@ -202,7 +202,7 @@ class GeneResolver:
         self.human_to_mouse = {human: mouse for mouse, human in self.orthologs.items()}
 
     def recognise_species(self, names: Iterable[str]) -> str:
-        """The species that names belong to, from genome and Ensembl prefixes, known symbols, and last from their case."""
+        """The species of a list: from genome and Ensembl prefixes, known symbols, and last from their case."""
         names = list(names)
         return self._species_of([self._species_named(name) for name in names], names, None)
 
@@ -261,11 +261,10 @@ class GeneResolver:
         self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None
     ) -> str:
         """The species with more names, of a mixed list the one with more weight; for unknown names by their case."""
-        votes: Counter[str] = Counter()
-        by_weight = weights is not None and both_species(belongs) and sum(weights) > 0
-        for vote, weight in zip(belongs, weights if weights is not None and by_weight else [1] * len(names), strict=True):
-            if vote is not None:
-                votes[vote] += weight  # type: ignore[assignment]  # a Counter of floats
+        each = [1.0] * len(names) if weights is None or not both_species(belongs) or sum(weights) == 0 else weights
+        votes = {HUMAN: 0.0, MOUSE: 0.0, None: 0.0}
+        for vote, weight in zip(belongs, each, strict=True):
+            votes[vote] += weight
         if votes[HUMAN] or votes[MOUSE]:
             return MOUSE if votes[MOUSE] > votes[HUMAN] else HUMAN
         mouse_like = sum(bool(TITLE_CASE.match(name)) for name in names)
@@ -310,10 +309,12 @@ class GeneResolver:
         }
         if not dates:
             return []
-        index, present = self.mouse if species == MOUSE else self.human, {key for key, _ in matches if key is not None}
+        present = {key for key, _ in matches if key is not None}
         times, notes = Counter(behind[0] for behind in dates.values()), []
         for row, behind in dates.items():
-            keys = list(dict.fromkeys(key for name in behind if (key := index.find(name)[0]) is not None))
+            keys = [key for name in behind if (key := self.human.find(name)[0]) is not None]
+            if species == MOUSE:
+                keys = [self.human_to_mouse[key] for key in keys if key in self.human_to_mouse]
             free = [key for key in keys if key not in present]
             if times[behind[0]] > 1 and len(keys) > 1:
                 notes.append(f"{names[row]} stands {times[behind[0]]} times for {' and '.join(keys)}; it was left out")
