@@ -97,7 +97,7 @@ def align_genes(
     ------
     GeneAlignmentError
         Below the floor: fewer than 20 genes are shared, fewer than 5 % of the file's genes are known, or less than
-        10 % of the cells' counts lie in genes of the model.
+        10 % of the cells' counts lie in genes of the model while over half of the model's genes are unmeasured.
     MatrixError
         As `inspect` raises it.
 
@@ -151,11 +151,9 @@ class Aligner:
         measured[slots[slots >= 0]] = True
         if report.coverage is None or report.n_shared_genes != measured.sum():
             report = report.with_genes(genes)
-        below = (
-            measured.sum() < LEAST_SHARED
-            or report.n_known_genes < LEAST_KNOWN_SHARE * report.n_genes
-            or (report.counts_coverage or 0.0) < LEAST_COUNTS_SHARE
-        )
+        few_counts = (report.counts_coverage or 0.0) < LEAST_COUNTS_SHARE and measured.mean() < 0.5
+        few_known = report.n_known_genes < LEAST_KNOWN_SHARE * report.n_genes
+        below = measured.sum() < LEAST_SHARED or few_known or few_counts
         if below and not (force and measured.any()):
             raise GeneAlignmentError(_too_few(adata, report, len(genes)))
         return cls(slots, measured, report)

@@ -159,9 +159,7 @@ class Candidate:
     scale: Scale | None = None
 
 
-def _choose(
-    adata: AnnData, layer: str | None, declared: str | None
-) -> tuple[Matrix, Survey, Scale, dict[str, str]]:
+def _choose(adata: AnnData, layer: str | None, declared: str | None) -> tuple[Matrix, Survey, Scale, dict[str, str]]:
     """The best usable matrix, its survey and scale, and a verdict on every candidate by name."""
     hint = log_hint_of(adata.uns)
     candidates = sorted((_judge(matrix, hint) for matrix in _expression(adata, layer)), key=lambda c: c.rank)

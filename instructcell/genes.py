@@ -3,8 +3,8 @@
 A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
 another case, previous symbol, alias, the last two in another case, the name without what tools add to it
 (``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it
-(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids of human
-genes (the table holds none of mouse), unless the numbers only count the genes.
+(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids
+of human genes (the table holds none of mouse), unless the numbers only count the genes.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
 number. A previous symbol or alias of a gene that the same list also holds under its approved symbol stays unknown: in
@@ -257,9 +257,7 @@ class GeneResolver:
             return HUMAN
         return MOUSE if name in self.mouse.approved or name in self.mouse.previous else None
 
-    def _species_of(
-        self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None
-    ) -> str:
+    def _species_of(self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None) -> str:
         """The species with more names, of a mixed list the one with more weight; for unknown names by their case."""
         each = [1.0] * len(names) if weights is None or not both_species(belongs) or sum(weights) == 0 else weights
         votes = {HUMAN: 0.0, MOUSE: 0.0, None: 0.0}

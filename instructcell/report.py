@@ -93,9 +93,7 @@ class DatasetReport:
     gene_symbols: tuple[str | None, ...] = field(default=(), repr=False)
     gene_weights: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
-    def with_genes(
-        self, genes: Sequence[str], markers: Mapping[str, Sequence[str]] | None = None
-    ) -> DatasetReport:
+    def with_genes(self, genes: Sequence[str], markers: Mapping[str, Sequence[str]] | None = None) -> DatasetReport:
         """The same report with the coverage of a model's genes, and of its label markers where they are given."""
         weights = self.gene_weights if len(self.gene_weights) else np.zeros(len(self.gene_symbols))
         found = coverage_of(self.gene_symbols, weights, genes, markers)

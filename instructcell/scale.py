@@ -90,9 +90,7 @@ class Scale:
         return f"within {self.evidence['recovered_within']:g} of whole numbers in {said}"
 
 
-def recognise_scale(
-    sample: sp.csr_matrix, *, log_hint: float | None = None, declared: str | None = None
-) -> Scale:
+def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None, declared: str | None = None) -> Scale:
     """Say on which scale a matrix is.
 
     Parameters
