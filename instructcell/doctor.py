@@ -18,7 +18,7 @@ from anndata import AnnData
 
 from instructcell.coverage import LOW
 from instructcell.errors import GeneAlignmentError, MatrixError
-from instructcell.genes import GENOME_PREFIX, GeneResolver, ResolvedGenes
+from instructcell.genes import BLANK, GENOME_PREFIX, GeneResolver, ResolvedGenes
 from instructcell.matrix import Matrix, Survey, matrices, matrix_named, survey
 from instructcell.report import DatasetReport
 from instructcell.scale import Scale, log_hint_of, per_gene_scaled, recognise_scale, scale_named, to_linear
@@ -34,7 +34,6 @@ GENE_COLUMNS = (
 COUNT_NAMES = ("counts", "raw_counts", "count", "umi", "umis", "raw", "X_raw", "raw_count")
 NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", "mask", "fit_", "pval", "zscore")
 FEATURE_TYPES = ("feature_types", "feature_type", "modality")  # columns of `var` that tell genes from antibodies
-BLANK = {"", "nan", "none", "na", "<na>", "null"}  # what stands where a gene has no name
 MOST = 0.5  # of the gene names: when more repeat, the file is malformed
 DEEP = 3.0  # times the median depth, from which a cell may be a doublet
 NEARLY_EMPTY = 100  # counts at most of a droplet that holds no cell, where other droplets hold far more

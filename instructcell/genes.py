@@ -57,6 +57,7 @@ CHROMOSOME_SUFFIX = re.compile(r"__chr[\w]+$", re.IGNORECASE)
 REPEAT_SUFFIX = re.compile(r"[.]\d{1,2}$")
 NUMBERED = re.compile(r"(.+)[-_]\d{1,3}")  # as var_names_make_unique numbers names that repeat
 NCBI_NAME = re.compile(r"(?:LOC|GeneID:|entrez:|ncbigene:)(\d+)", re.IGNORECASE)
+BLANK = {"", "nan", "none", "na", "n/a", "<na>", "null"}  # what stands where a gene has no name
 TITLE_CASE = re.compile(r"^[A-Z][a-z]")
 MIXED_SHARE = 0.1  # of the known names, from which a second kind of id or a second species makes a list mixed
 UNKNOWN, OTHER_SPECIES = "unknown", "other_species"
@@ -275,6 +276,9 @@ class GeneResolver:
         index = self.mouse if species == MOUSE else self.human
         matches: list[Match] = []
         for name, whose in zip(names, belongs, strict=True):
+            if whose is None and name.lower() in BLANK:
+                matches.append((None, UNKNOWN))
+                continue
             if mixed and whose != species:
                 matches.append((None, UNKNOWN if whose is None else OTHER_SPECIES))
                 continue

@@ -225,7 +225,9 @@ def _recognise_whole(values: np.ndarray, starts: np.ndarray, evidence: Evidence)
     detected, totals = np.diff(np.append(starts, values.size)), np.add.reduceat(values, starts)
     smallest, largest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     rich, deep = detected >= ENOUGH_GENES, totals >= DEEP_TOTAL
-    without_ones = float(np.mean(smallest[rich] > 1)) if rich.sum() >= 5 else 0.0
+    at_smallest = np.add.reduceat(values == np.repeat(smallest, detected), starts) / detected
+    stepped = (smallest > 1) & (at_smallest > 0.2)  # the ones have become twos or more; reads have all small numbers
+    without_ones = float(np.mean(stepped[rich])) if rich.sum() >= 5 else 0.0
     flat = float(np.mean(largest[deep] <= LARGEST_NATURAL_LOG)) if deep.sum() >= 5 else 0.0
     spread = _spread_of_totals(values, starts)
     evidence |= {"cells_without_ones_share": round(without_ones, 4)}

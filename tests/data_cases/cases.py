@@ -377,7 +377,7 @@ GENES = {
     "two genomes with prefixes": Case(
         lambda: barnyard(True),
         RAW | {"species": "human", "n_known_genes": N_GENES, "n_left_out_genes": 3500},
-        says=("mixes human and mouse genes and was read as human; 3,500 mouse genes with 5% of the counts",),
+        says=("mixes human and mouse genes and was read as human; 3,500 mouse genes with 4% of the counts",),
     ),
     "two genomes without prefixes": Case(
         lambda: barnyard(False),

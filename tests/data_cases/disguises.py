@@ -105,7 +105,7 @@ def z_scores() -> np.ndarray:
 def full_length() -> np.ndarray:
     """Read counts as of Smart-seq2: every molecule seen by many reads, more genes detected."""
     rng = np.random.default_rng(11)
-    molecules = rng.poisson(counts() * 3.0)
+    molecules = rng.poisson(counts() * 3.0 + counts().mean(axis=0))
     return rng.poisson(molecules * rng.gamma(2.0, 20.0, molecules.shape)).astype(np.float64)
 
 
