@@ -10,16 +10,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from queue import Empty, Full, Queue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from instructcell.align import AlignedCells, align_genes
+from instructcell.align import AlignedCells, Aligner, align_genes
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.errors import InstructCellError, MatrixError
-from instructcell.matrix import Matrix, matrices
+from instructcell.matrix import Matrix, matrices, matrix_named
 
 READ_CELLS = 2048  # read from the file at a time, rounded to whole pieces
 READ_AS = ("layer", "scale", "species", "gene_column")
@@ -53,10 +53,6 @@ class Reading:
         """Arguments for `instructcell.doctor.inspect`: what was given."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, str)}
 
-    def for_alignment(self) -> dict[str, bool]:
-        """Arguments for `instructcell.align.align_genes`."""
-        return {"force": True} if self.force else {}
-
     def to_dict(self) -> dict[str, str | bool | None]:
         """All fields, for the record of a run."""
         return asdict(self)
@@ -65,16 +61,23 @@ class Reading:
 AS_FOUND = Reading()  # by the doctor's verdict throughout
 
 
-def look(adata: AnnData, genes: Sequence[str], reading: Reading = AS_FOUND) -> DatasetReport:
+def look(
+    adata: AnnData,
+    genes: Sequence[str],
+    reading: Reading = AS_FOUND,
+    markers: Mapping[str, Sequence[str]] | None = None,
+) -> DatasetReport:
     """The doctor's report with the coverage of the model's genes; a very large file is judged by a part of it.
 
     What only a whole pass could find, NaN and negative values, is then found where the cells are read.
     """
+    arguments: Any = {**reading.for_doctor(), "genes": genes, "markers": markers}
     if adata.n_obs <= SURVEY_CELLS:
-        return inspect(adata, **reading.for_doctor(), genes=genes)  # type: ignore[arg-type]
-    report = inspect(_part_of(adata), **reading.for_doctor(), genes=genes)  # type: ignore[arg-type]
+        return inspect(adata, **arguments)
+    report = inspect(_part_of(adata), **arguments)
     evidence = {**report.evidence, "cells_examined": report.n_cells}
-    return replace(report, n_cells=adata.n_obs, evidence=evidence)
+    note = f"the file was judged by {report.n_cells:,} of its {adata.n_obs:,} cells"
+    return replace(report, n_cells=adata.n_obs, evidence=evidence, warnings=(*report.warnings, note))
 
 
 def _part_of(adata: AnnData) -> AnnData:
@@ -124,13 +127,17 @@ def aligned_pieces(
     if len(rows) == 0:
         raise InstructCellError("found no cells to read, expected at least one; choose other cells")
     size = at_once * max(1, READ_CELLS // at_once)
+    matrix, aligner = matrix_named(adata, report.matrix), Aligner.of(adata, genes, report, force=reading.force)
+    shared, coverage = aligner.report.n_shared_genes or 0, aligner.report.coverage or 0.0
 
     def read() -> Iterator[AlignedCells]:
         for start in range(0, len(rows), size):
-            cells = align_rows(adata, genes, report, rows[start : start + size], reading)
-            _check_values(cells.counts, rows[start : start + size], adata)
-            for first in range(0, cells.counts.shape[0], at_once):
-                yield replace(cells, counts=cells.counts[first : first + at_once])
+            chosen = rows[start : start + size]
+            counts = aligner.counts(matrix.rows(_as_slice(chosen)))
+            _check_values(counts, chosen, adata)
+            for first in range(0, len(chosen), at_once):
+                piece = counts[first : first + at_once]
+                yield AlignedCells(piece, aligner.measured, coverage, shared, aligner.report)
 
     yield from read() if len(rows) <= size else ahead(read(), AHEAD * (size // at_once))
 
@@ -143,10 +150,14 @@ def align_rows(
     reading: Reading = AS_FOUND,
 ) -> AlignedCells:
     """The chosen rows over the model's genes."""
-    chosen: slice | np.ndarray = rows
+    return align_genes(adata, genes, report, rows=_as_slice(rows), force=reading.force)
+
+
+def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
+    """A run of consecutive positions as a slice, which is read much faster; any other selection as it is."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-        chosen = slice(int(rows[0]), int(rows[-1]) + 1)
-    return align_genes(adata, genes, report, rows=chosen, **reading.for_alignment())  # type: ignore[arg-type]
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _check_values(counts: sp.csr_matrix, rows: np.ndarray, adata: AnnData) -> None:

@@ -171,13 +171,16 @@ def inspect_file(
     """
     from instructcell.batches import Reading
     from instructcell.checkpoint import load_checkpoint
+    from instructcell.coverage import label_markers
     from instructcell.doctor import inspect
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     reading = Reading(layer, scale, species, gene_column)
     adata = _read(file, terminal, backed=True)
+    loaded = load_checkpoint(model)
+    markers = label_markers(label.id for label in loaded.labels if label.id)
     with terminal.progress("looking at the cells"):
-        report = inspect(adata, **reading.for_doctor(), genes=load_checkpoint(model).processor.genes)
+        report = inspect(adata, **reading.for_doctor(), genes=loaded.processor.genes, markers=markers)
     terminal.text(report.to_markdown(file.name))
     terminal.document({"file": file, **report.to_dict()})
 

@@ -22,7 +22,7 @@ import numpy as np
 from anndata import AnnData
 
 from instructcell import __version__, tools
-from instructcell.batches import AS_FOUND, Reading, look
+from instructcell.batches import AS_FOUND, Reading
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
@@ -160,7 +160,7 @@ def _run(
         raise OutputError("an interrupted run is found by its output; name the file that it was writing")
     adata = read(source, backed=True)
     loaded = tools.open_checkpoint(checkpoint)
-    task = make(loaded, look(adata, loaded.processor.genes, reading), adata.n_obs)
+    task = make(loaded, tools.look_at(adata, loaded, reading), adata.n_obs)
     if output is None:
         return tools.finish(tools.work(task, adata, reading), task.what, progress)
     output = Path(output)

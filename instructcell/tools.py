@@ -23,6 +23,7 @@ from instructcell import __version__, batches
 from instructcell.align import AlignedCells
 from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look
 from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.coverage import label_markers
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import InstructCellError, LabelError
@@ -380,7 +381,7 @@ def generate(
     depth: float | list[float] | None = library_size
     if like is not None:
         reading = Reading(layer, scale, species, gene_column, force)
-        report = look(like, loaded.processor.genes, reading)
+        report = look_at(like, loaded, reading)
         species = species or report.species
         depth = depth or _library_sizes(like, loaded, report, reading, n, seed)
     prompt = generation_prompt(label.name, species=species, tissue=tissue, condition=condition)
@@ -403,8 +404,14 @@ def generate(
 def _report(adata: AnnData, loaded: Checkpoint, report: DatasetReport | None, reading: Reading) -> DatasetReport:
     """The doctor's report with the coverage of the checkpoint's genes."""
     if report is None:
-        return look(adata, loaded.processor.genes, reading)
+        return look_at(adata, loaded, reading)
     return report if report.coverage is not None else report.with_genes(loaded.processor.genes)
+
+
+def look_at(adata: AnnData, loaded: Checkpoint, reading: Reading = AS_FOUND) -> DatasetReport:
+    """The doctor's report on a file, with the genes of a checkpoint and the markers of its labels that the file has."""
+    markers = label_markers(label.id for label in loaded.labels if label.id)
+    return look(adata, loaded.processor.genes, reading, markers)
 
 
 def _library_sizes(
@@ -468,7 +475,7 @@ def evidence_table(
         raise InstructCellError(f"found no '{CELL_TYPE}' in adata.obs; run ic.tl.annotate(adata) first")
     loaded = open_checkpoint(checkpoint)
     reading = reading or Reading.of_record(adata.uns.get(RUN, {}).get("arguments", {}))
-    report = look(adata, loaded.processor.genes, reading)
+    report = look_at(adata, loaded, reading)
     named = adata.obs[CELL_TYPE].astype(str)
     ids = dict(zip(named, adata.obs[CELL_TYPE_ID].astype(str), strict=True))
     found = [

@@ -179,8 +179,19 @@ def test_what_the_user_says_of_a_file_is_told_to_the_doctor(
     }.get(verb, (cells,))
     said = ("--layer", "counts", "--scale", "log2", "--species", "mouse", "--gene-column", "symbol")
     message(run(verb, *arguments, *said, "--model", tiny_checkpoint))
-    assert len(told) == 1 and told[0].pop("genes")
+    assert len(told) == 1 and told[0].pop("genes") and "INS" in told[0].pop("markers")["type B pancreatic cell"]
     assert told[0] == {"layer": "counts", "scale": "log2", "species": "mouse", "gene_column": "symbol"}
+
+
+def test_a_file_of_few_of_the_models_genes_is_read_when_the_user_insists(
+    run: Run, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    synthetic_adata[:, :10].copy().write_h5ad(tmp_path / "panel.h5ad")
+    command = ("annotate", "panel.h5ad", "-o", "out.h5ad", "--model", tiny_checkpoint)
+    assert "10 of 200 model genes" in message(run(*command))
+    result = run(*command, "--few-genes-ok")
+    assert result.exit_code == 0, result.output
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").uns["instructcell"]["arguments"]["force"]
 
 
 def test_an_interrupted_run_says_how_to_continue_and_does(

@@ -143,7 +143,7 @@ def test_a_value_that_is_no_number_is_found_where_it_is_read_and_leaves_nothing(
     adata = ad.read_h5ad(cells)
     adata.X[50, 3] = np.nan
     adata.write_h5ad(cells)
-    monkeypatch.setattr(stream, "look", lambda *_: report)  # as if only a part had been looked at
+    monkeypatch.setattr(tools, "look", lambda *_: report)  # as if only a part had been looked at
     with pytest.raises(MatrixError, match=r"cell50 \(row 50\)"):
         stream.annotate(cells, tmp_path / "out.h5ad", checkpoint=checkpoint, batch_size=8)
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
@@ -155,6 +155,7 @@ def test_a_very_large_file_is_judged_by_a_part_and_annotated_as_a_whole(cells, c
     monkeypatch.setattr(batches, "SURVEY_BLOCKS", 4)
     part = stream.annotate(cells, checkpoint=checkpoint)
     assert part.report.evidence["cells_examined"] == 40
+    assert any("judged by 40 of its 90 cells" in warning for warning in part.report.warnings)
     assert (part.report.n_cells, part.report.matrix) == (N_CELLS, whole.report.matrix)
     pd.testing.assert_frame_equal(part.table, whole.table)
 
