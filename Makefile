@@ -18,12 +18,12 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python;
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help chat test lint fix train-mini evaluate resources bench bench-peers install clean
+.PHONY: help chat test lint fix train-mini evaluate resources bench bench-million bench-peers install clean
 
 help: ## List the targets and the variables
 	@echo "InstructCell: ask single cells questions in plain language."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: HOST, PORT and FILE for chat; MODEL for chat and evaluate; ARGS goes to the command as it is;"
 	@echo "           PYTHON, VENV and PIP_ARGS for the installation.   Example: make chat PORT=8000 FILE=cells.h5ad"
@@ -53,6 +53,9 @@ resources: $(STAMP) ## Rebuild the gene, marker and ontology tables and their in
 
 bench: $(STAMP) ## Measure speed and memory
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-million: $(STAMP) ## Annotate a million cells beside the time to only read them (about 12 GB of disk)
+	$(BIN)/python benchmarks/million.py $(ARGS)
 
 bench-peers: $(STAMP) ## Compare with other tools, in an environment of their own
 	$(BIN)/python benchmarks/peers.py $(ARGS)

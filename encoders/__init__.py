@@ -5,7 +5,7 @@ A leaf package: it knows nothing of text, AnnData or files, and imports nothing 
 
 from encoders.config import CellDecoderConfig, CellEncoderConfig, ProjectorConfig
 from encoders.decoder import CellDecoder, DecoderLoss
-from encoders.expression import CellEncoder, normalise_expression
+from encoders.expression import CellEncoder, SparseCellEncoder, normalise_expression
 from encoders.projector import Projector
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "DecoderLoss",
     "Projector",
     "ProjectorConfig",
+    "SparseCellEncoder",
     "normalise_expression",
 ]

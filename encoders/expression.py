@@ -7,6 +7,7 @@ expression and once as detected / not detected, so that depth, unit and panel of
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.config import CellEncoderConfig
@@ -45,9 +46,12 @@ class CellEncoder(nn.Module):
 
     def forward(self, counts: Tensor, measured: Tensor) -> Tensor:
         expression, detection = normalise_expression(counts, measured)  # [N, G] each
-        # LayerNorm follows at once, so the fewer genes of a small panel do not shrink the signal.
-        hidden = self.input_norm(self.from_expression(expression) + self.from_detection(detection))  # [N, H]
-        hidden = self.dropout(self.activate(hidden))
+        return self.embed_sums(self.from_expression(expression) + self.from_detection(detection))
+
+    def embed_sums(self, hidden: Tensor) -> Tensor:
+        """From the sums over genes [N, H] to embeddings [N, K, Z]."""
+        # LayerNorm comes first, so the fewer genes of a small panel do not shrink the signal.
+        hidden = self.dropout(self.activate(self.input_norm(hidden)))
         for block in self.blocks:
             hidden = block(hidden)
         embeddings = self.to_embeddings(hidden).unflatten(-1, (self.config.n_embeddings, self.config.n_latent))
@@ -57,3 +61,32 @@ class CellEncoder(nn.Module):
     def pool(embeddings: Tensor) -> Tensor:
         """One vector per cell, the mean of its K embeddings: [N, K, Z] -> [N, Z]."""
         return embeddings.mean(dim=-2)
+
+
+class SparseCellEncoder:
+    """An encoder that reads only the counts above zero, many times as fast for cells of which most genes are zero.
+
+    It holds the weights as they are when it is made, turned so that a gene's are together.
+    """
+
+    def __init__(self, encoder: CellEncoder) -> None:
+        self.encoder = encoder
+        self.expression, self.detection = (
+            layer.weight.detach().t().contiguous() for layer in (encoder.from_expression, encoder.from_detection)
+        )  # [G, H] each
+
+    def __call__(self, values: Tensor, columns: Tensor, starts: Tensor, n_measured: int) -> Tensor:
+        """What the encoder gives, up to rounding.
+
+        The cells lie one after another: values [V] float > 0, their genes columns [V] and where each cell begins,
+        starts [N], both int of one dtype; `n_measured` genes were measured in all of them -> [N, K, Z]. Each cell is
+        summed by itself, so its sums do not depend on the cells beside it.
+        """
+        ends = torch.cat([starts[1:], starts.new_tensor([len(values)])])
+        lengths = (ends - starts).long()
+        mean = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) / max(n_measured, 1)  # [N]
+        mean = mean.clamp_min(torch.finfo(values.dtype).tiny).repeat_interleave(lengths)  # [V]
+        return self.encoder.embed_sums(
+            F.embedding_bag(columns, self.expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean))
+            + F.embedding_bag(columns, self.detection, starts, mode="sum")
+        )

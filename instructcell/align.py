@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,19 @@ from instructcell.scale import to_linear
 # The floor: a targeted panel of 120 genes passes, a file whose names are something else does not.
 LEAST_SHARED = 20
 LEAST_KNOWN_SHARE = 0.05
+LEAST_COUNTS_SHARE = 0.1
+
+FOREIGN_NAMES = (
+    (re.compile(r"ENS(?:MUS)?T\d{11}"), "These are transcripts: sum them per gene."),
+    (re.compile(r"ENS(?:MUS)?P\d{11}"), "These are proteins: name their genes."),
+    (re.compile(r"ENS(?!MUS)[A-Z]{3,4}G\d{11}"), "These are genes of another species: only human and mouse are read."),
+    (re.compile(r"(?:FBgn|WBGene)\d+|ZDB-GENE"), "These are genes of another species: only human and mouse are read."),
+    (re.compile(r"(?:chr)?[\dXYM]+[:_-]\d+[-_]\d+$"), "These are genomic intervals (peaks): bring gene expression."),
+    (
+        re.compile(r"\d+(?:\.0)?$"),
+        "These numbers are no human Entrez ids (mouse Entrez ids are not known): bring symbols or Ensembl ids.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +64,14 @@ def align_genes(
     *,
     rows: ROWS = None,
     layer: str | None = None,
+    scale: str | None = None,
     species: str | None = None,
     gene_column: str | None = None,
+    force: bool = False,
 ) -> AlignedCells:
     """Bring cells onto a model's genes and a linear scale.
 
-    Genes of the file that share a symbol are summed; mouse genes go to the slot of their one-to-one human ortholog.
+    Genes of the file that share a symbol are summed; mouse genes go to the slot of their human counterpart.
 
     Parameters
     ----------
@@ -67,8 +83,10 @@ def align_genes(
         The doctor's report on this file. Give it when calling chunk by chunk, so that nothing is judged twice.
     rows
         A slice or an index array; all cells for None.
-    layer, species, gene_column
+    layer, scale, species, gene_column
         As for `instructcell.doctor.inspect`, used only without a report.
+    force
+        Align also below the floor, as long as one gene is shared.
 
     Returns
     -------
@@ -78,7 +96,8 @@ def align_genes(
     Raises
     ------
     GeneAlignmentError
-        Fewer than 20 genes are shared, or fewer than 5 % of the file's genes are known.
+        Below the floor: fewer than 20 genes are shared, fewer than 5 % of the file's genes are known, or less than
+        10 % of the cells' counts lie in genes of the model while over half of the model's genes are unmeasured.
     MatrixError
         As `inspect` raises it.
 
@@ -93,40 +112,78 @@ def align_genes(
     0.8
     """
     if report is None:
-        report = inspect(adata, layer=layer, species=species, gene_column=gene_column)
-    report = report.with_genes(genes)
+        report = inspect(adata, layer=layer, scale=scale, species=species, gene_column=gene_column)
+    aligner = Aligner.of(adata, genes, report, force=force)
     matrix = matrix_named(adata, report.matrix)
-    if matrix.shape[1] != len(report.gene_symbols):
-        raise ValueError(f"the report is of {len(report.gene_symbols)} genes, {matrix.name} has {matrix.shape[1]}")
-    n_shared, coverage = report.n_shared_genes or 0, report.coverage or 0.0
-    if n_shared < LEAST_SHARED or report.n_known_genes < LEAST_KNOWN_SHARE * report.n_genes:
-        raise GeneAlignmentError(_too_few(adata, report, n_shared, len(genes)))
-    to_slots = _projection(report.gene_symbols, genes)
-    counts = sp.csr_matrix(to_linear(matrix.rows(rows), report.scale_detail) @ to_slots, dtype=np.float32)
-    counts.sort_indices()
-    measured = np.asarray(to_slots.sum(axis=0)).ravel() > 0
-    return AlignedCells(counts, measured, coverage, n_shared, report)
+    counts = aligner.counts(matrix.rows(rows))
+    return AlignedCells(
+        counts, aligner.measured, aligner.report.coverage or 0.0, aligner.report.n_shared_genes or 0, aligner.report
+    )
 
 
-def _projection(symbols: Sequence[str | None], genes: Sequence[str]) -> sp.csr_matrix:
-    """0/1 matrix [genes of the file, G] that puts each known gene into its slot; equal symbols add up."""
-    slots = {gene: slot for slot, gene in enumerate(genes)}
-    pairs = [(row, slots[symbol]) for row, symbol in enumerate(symbols) if symbol is not None and symbol in slots]
-    at = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    ones = np.ones(len(pairs), dtype=np.float32)
-    return sp.csr_matrix((ones, (at[:, 0], at[:, 1])), shape=(len(symbols), len(genes)))
+@dataclass(frozen=True)
+class Aligner:
+    """How rows of one file become rows over a model's genes; make it once, use it for every chunk.
+
+    Attributes
+    ----------
+    slots
+        int [genes of the file]: the model's slot of each gene, -1 for none.
+    measured
+        bool [G]: whether the file measured the gene.
+    report
+        What the doctor said about the file, with the coverage of these genes.
+    """
+
+    slots: np.ndarray
+    measured: np.ndarray
+    report: DatasetReport
+
+    @classmethod
+    def of(cls, adata: AnnData, genes: Sequence[str], report: DatasetReport, *, force: bool = False) -> Aligner:
+        """Compare a file with a model's genes; a GeneAlignmentError below the floor, unless forced."""
+        matrix = matrix_named(adata, report.matrix)
+        if matrix.shape[1] != len(report.gene_symbols):
+            raise ValueError(f"the report is of {len(report.gene_symbols)} genes, {matrix.name} has {matrix.shape[1]}")
+        where = {gene: slot for slot, gene in enumerate(genes)}
+        slots = np.array([-1 if symbol is None else where.get(symbol, -1) for symbol in report.gene_symbols], np.int64)
+        measured = np.zeros(len(genes), dtype=bool)
+        measured[slots[slots >= 0]] = True
+        if report.coverage is None or report.n_shared_genes != measured.sum():
+            report = report.with_genes(genes)
+        few_counts = (report.counts_coverage or 0.0) < LEAST_COUNTS_SHARE and measured.mean() < 0.5
+        few_known = report.n_known_genes < LEAST_KNOWN_SHARE * report.n_genes
+        below = measured.sum() < LEAST_SHARED or few_known or few_counts
+        if below and not (force and measured.any()):
+            raise GeneAlignmentError(_too_few(adata, report, len(genes)))
+        return cls(slots, measured, report)
+
+    def counts(self, rows: sp.csr_matrix) -> sp.csr_matrix:
+        """Rows of the file as stored, csr [n, genes of the file] -> csr float32 [n, G] on the linear scale."""
+        linear = to_linear(rows, self.report.scale_detail)
+        slots = self.slots[linear.indices]
+        kept = slots >= 0
+        ends = np.concatenate([[0], np.cumsum(kept)])[linear.indptr]
+        counts = sp.csr_matrix((linear.data[kept], slots[kept], ends), shape=(rows.shape[0], len(self.measured)))
+        counts.sum_duplicates()  # sorts the indices as well
+        return counts
 
 
-def _too_few(adata: AnnData, report: DatasetReport, n_shared: int, n_genes: int) -> str:
+def _too_few(adata: AnnData, report: DatasetReport, n_genes: int) -> str:
     """Found, expected, and the most likely remedy."""
     matrix = matrix_named(adata, report.matrix)
-    names = ", ".join(map(str, matrix.var.index[:3]))
+    listed = matrix.var.index if report.gene_column is None else matrix.var[report.gene_column]
+    names = ", ".join(map(str, listed[:3]))
     found = (
-        f"{n_shared:,} of {n_genes:,} model genes found among the file's {report.n_genes:,} "
-        f"({report.n_known_genes:,} known). Gene names look like {names}; expected symbols of human or mouse genes "
-        f"(TP53, Trp53) or Ensembl ids (ENSG00000141510), at least {LEAST_SHARED} shared with the model "
-        f"and {LEAST_KNOWN_SHARE:.0%} of the file's known. "
+        f"{report.n_shared_genes or 0:,} of {n_genes:,} model genes found among the file's {report.n_genes:,} "
+        f"({report.n_known_genes:,} known); they hold {report.counts_coverage or 0.0:.0%} of the counts. "
+        f"Gene names look like {names}; expected symbols of human or mouse genes (TP53, Trp53) or Ensembl ids "
+        f"(ENSG00000141510), at least {LEAST_SHARED} shared with the model, {LEAST_KNOWN_SHARE:.0%} of the file's "
+        f"known and {LEAST_COUNTS_SHARE:.0%} of the counts in them. "
     )
+    for pattern, words in FOREIGN_NAMES:
+        if sum(bool(pattern.match(str(name))) for name in listed[:200]) > 0.5 * len(listed[:200]):
+            return found + words
     cells = list(map(str, adata.obs_names[:2000]))
     if GeneResolver().resolve(cells).share_found > 0.3:
         return found + "The cell names look like genes: transpose the file (adata.T)."

@@ -3,6 +3,7 @@
     config.json model.safetensors generation_config.json     the model (safetensors only)
     tokenizer.json tokenizer_config.json processor_config.json genes.tsv
     labels.json drugs.json calibration.json                  what it may answer, and how sure it may be
+    readout.safetensors                                      fast labels for large tables (optional)
     evaluation.json README.md                                how good it is (optional)
 """
 
@@ -16,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from instructcell.errors import CheckpointError
 from instructcell.labels import LabelSet
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
+from instructcell.readout import LabelReadout, load_readout, save_readout
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS = "model.safetensors"
@@ -56,7 +58,7 @@ class Checkpoint:
     """A loaded checkpoint, ready to answer.
 
     `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below and drug_temperature, and `card`
-    is what evaluation.json says.
+    is what evaluation.json says. `readout` names the cells of large tables, None where none was fitted.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)
@@ -67,6 +69,7 @@ class Checkpoint:
     path: Path
     hash: str
     card: dict[str, Any] = field(repr=False)
+    readout: LabelReadout | None = field(default=None, repr=False)
 
 
 def shipped_checkpoints() -> list[str]:
@@ -111,6 +114,7 @@ def save_checkpoint(
     *,
     evaluation: Mapping[str, Any] | None = None,
     readme: str | None = None,
+    readout: LabelReadout | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
     """Write a whole checkpoint folder, or nothing: it is written beside and takes the folder's place at the end.
@@ -123,6 +127,8 @@ def save_checkpoint(
         temperature, unknown_below, drug_temperature.
     evaluation, readme
         Contents of evaluation.json and README.md, left out when None.
+    readout
+        Fast labels for large tables, fitted to this model.
     dtype
         Of the weights on disk; they are loaded as float32.
 
@@ -148,6 +154,9 @@ def save_checkpoint(
             _write_json(new / "evaluation.json", evaluation)
         if readme is not None:
             (new / "README.md").write_text(readme, encoding="utf-8")
+        if readout is not None:
+            readout.config = replace(readout.config, weights=_sha256(new / WEIGHTS))
+            save_readout(readout, new)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
@@ -212,21 +221,31 @@ def _load(folder: Path, device: str, mtime_ns: int) -> Checkpoint:
     wrong = sorted(info["missing_keys"])[:3] + sorted(info["unexpected_keys"])[:3]
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config ({', '.join(wrong)}); copy it again.")
-    _check_fit(folder, model, processor)
+    labels, digest = LabelSet.from_json(folder / "labels.json"), _sha256(folder / WEIGHTS)
+    readout = load_readout(folder, digest)
+    _check_fit(folder, model, processor, labels, readout)
     return Checkpoint(
         model=model.to(device).eval(),
         processor=processor,
-        labels=LabelSet.from_json(folder / "labels.json"),
+        labels=labels,
         drugs=DrugSet.from_json(folder / "drugs.json"),
         calibration=_read_json(folder / "calibration.json"),
         path=folder,
-        hash=_sha256(folder / WEIGHTS),
+        hash=digest,
         card=_read_json(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {},
+        readout=None if readout is None else readout.to(device),
     )
 
 
-def _check_fit(folder: Path, model: InstructCellForConditionalGeneration, processor: InstructCellProcessor) -> None:
+def _check_fit(
+    folder: Path,
+    model: InstructCellForConditionalGeneration,
+    processor: InstructCellProcessor,
+    labels: LabelSet,
+    readout: LabelReadout | None,
+) -> None:
     for found, expected, what in (
+        (readout.config.n_labels if readout else len(labels), len(labels), "labels in readout.safetensors"),
         (len(processor.genes), model.config.n_genes, "genes in genes.tsv"),
         (processor.n_embeddings, model.config.n_embeddings, "tokens per cell in processor_config.json"),
         (processor.cell_token_id, model.config.cell_token_id, "as the id of the cell token"),

@@ -1,6 +1,7 @@
 """The command line: `instructcell VERB`. Each verb reads, calls one tool of the library and prints what came back.
 
-Exit codes: 0 done; 2 the input cannot be used (one message, nothing written); 1 a bug of ours (with its traceback).
+Exit codes: 0 done; 2 the input cannot be used (one message, nothing written); 1 a bug of ours (with its traceback);
+130 interrupted.
 Verbs of other packages (chat, train, evaluate) join through the entry-point group `instructcell.commands`.
 """
 
@@ -28,17 +29,34 @@ if TYPE_CHECKING:
 
     from instructcell.events import Event
 
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 COMMAND_GROUP = "instructcell.commands"
-VERBS = ("chat", "ask", "inspect", "annotate", "generate", "drug", "markers", "train", "evaluate")
+VERBS = ("chat", "ask", "inspect", "annotate", "embed", "generate", "drug", "markers", "train", "evaluate")
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Cells: .h5ad, 10x .h5, .csv or .tsv, also gzipped.", show_default=False)
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the cells with the results here (.h5ad).")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write the cells with the results here: .h5ad, or .zarr for a zarr folder."),
+]
 Model = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
 Species = Annotated[str | None, typer.Option("--species", help="human or mouse; recognised when not given.")]
 Tissue = Annotated[str | None, typer.Option("--tissue", help="Where the cells come from, e.g. 'pancreatic islet'.")]
-Layer = Annotated[str | None, typer.Option("--layer", help="Layer to read; found when not given.")]
+Layer = Annotated[str | None, typer.Option("--layer", help="Matrix to read: X, raw or a layer; found when not given.")]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", help="What its values are: counts, log1p, log2, log10, linear or scaled; recognised else."),
+]
+GeneColumn = Annotated[
+    str | None, typer.Option("--gene-column", help="Column of var that names the genes; found when not given.")
+]
+FewGenes = Annotated[
+    bool, typer.Option("--few-genes-ok", help="Go on with a file that measured very few of the model's genes.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an interrupted run with the same input, output and options.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
@@ -62,6 +80,13 @@ class Verbs(TyperGroup):
         except InstructCellError as error:
             typer.echo(f"instructcell: {error}", err=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(
+                "instructcell: interrupted; no half-written file was left. annotate, embed and drug with -o continue "
+                "with --resume",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -133,7 +158,9 @@ def ask(
 def inspect_file(
     file: File,
     layer: Layer = None,
+    scale: Scale = None,
     species: Species = None,
+    gene_column: GeneColumn = None,
     model: Model = "mini",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -142,18 +169,28 @@ def inspect_file(
 
     Which matrix, which scale, which gene names, which species, and how many of the model's genes were measured.
     """
+    from instructcell.batches import Reading
     from instructcell.checkpoint import load_checkpoint
+    from instructcell.coverage import label_markers
     from instructcell.doctor import inspect
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    adata = _read(file, terminal)
+    reading = Reading(layer, scale, species, gene_column)
+    adata = _read(file, terminal, backed=True)
+    loaded = load_checkpoint(model)
+    markers = label_markers(label.id for label in loaded.labels if label.id)
     with terminal.progress("looking at the cells"):
-        report = inspect(adata, layer=layer, species=species, genes=load_checkpoint(model).processor.genes)
+        report = inspect(adata, **reading.for_doctor(), genes=loaded.processor.genes, markers=markers)
     terminal.text(report.to_markdown(file.name))
     terminal.document({"file": file, **report.to_dict()})
 
 
-@app.command(epilog=_example("instructcell annotate cells.h5ad -o annotated.h5ad --tissue 'pancreatic islet'"))
+@app.command(
+    epilog=_example(
+        "instructcell annotate cells.h5ad -o annotated.h5ad --tissue 'pancreatic islet'",
+        "instructcell annotate million_cells.h5ad -o annotated.h5ad --resume",
+    )
+)
 def annotate(
     file: File,
     output: Output = None,
@@ -163,7 +200,19 @@ def annotate(
     species: Species = None,
     tissue: Tissue = None,
     layer: Layer = None,
+    scale: Scale = None,
+    gene_column: GeneColumn = None,
+    few_genes_ok: FewGenes = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="lm: the language model reads every cell. readout: a fast read-out does, and leaves to the language "
+            "model what it is not certain of. auto: lm up to 20,000 cells, readout above.",
+        ),
+    ] = "auto",
     model: Model = "mini",
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -171,31 +220,78 @@ def annotate(
     """Name the type of every cell.
 
     Writes obs instructcell_cell_type, instructcell_cell_type_id and instructcell_confidence and obsm X_instructcell;
-    X and the columns that were there stay as they are.
+    X and the columns that were there stay as they are. A file larger than memory is read in rows.
     """
-    if output is not None:
-        check_output(output, inputs=[file], force=force)
-    from instructcell import tools
+    _check_streamed(file, output, force=force)
+    from instructcell import stream
+    from instructcell.batches import Reading
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    adata = _read(file, terminal)
-    chosen = None if labels is None else labels.split(",")
-    with terminal.progress("annotating cells") as progress:
-        result = tools.annotate(
-            adata, checkpoint=model, labels=chosen, species=species, tissue=tissue, layer=layer, progress=progress
+    with terminal.progress(f"reading {file.name}") as progress:
+        result = stream.annotate(
+            file,
+            output,
+            checkpoint=model,
+            labels=None if labels is None else labels.split(","),
+            tissue=tissue,
+            reading=Reading(layer, scale, species, gene_column, few_genes_ok),
+            engine=engine,
+            resume=resume,
+            progress=progress,
         )
-    _keep(adata, output, terminal)
-    terminal.table(result.composition, f"{adata.n_obs:,} cells, {result.coverage:.0%} of the model's genes measured")
+    _say_where(output, terminal)
+    n_cells = len(result.table)
+    measured = f"{n_cells:,} cells, {result.coverage:.0%} of the model's genes measured, {result.engine_words}"
+    terminal.table(result.composition, measured)
     terminal.document(
         {
             "file": file,
             "output": output,
-            "n_cells": adata.n_obs,
+            "n_cells": n_cells,
             "gene_coverage": result.coverage,
+            "engine": result.engine,
+            "n_by_lm": result.n_by_lm,
             "composition": records(result.composition),
-            "cells": records(result.table.rename_axis("cell").reset_index()),
+            "cells": records(result.table.rename_axis("cell").reset_index()) if as_json else [],
         }
     )
+
+
+@app.command(epilog=_example("instructcell embed cells.h5ad -o embedded.h5ad"))
+def embed(
+    file: File,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the cells here: .h5ad, or .zarr.", show_default=False)
+    ],
+    layer: Layer = None,
+    scale: Scale = None,
+    species: Species = None,
+    gene_column: GeneColumn = None,
+    few_genes_ok: FewGenes = False,
+    model: Model = "mini",
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the cell encoder's view of every cell.
+
+    Writes obsm X_instructcell, for neighbours, clustering and maps.
+    """
+    _check_streamed(file, output, force=force)
+    from instructcell import stream
+    from instructcell.batches import Reading
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    reading = Reading(layer, scale, species, gene_column, few_genes_ok)
+    with terminal.progress(f"reading {file.name}") as progress:
+        embedding = stream.embed(
+            file, output, checkpoint=model, reading=reading, resume=resume, progress=progress
+        )
+    _say_where(output, terminal)
+    n_cells, width = embedding.shape
+    terminal.text(f"{n_cells:,} cells, {width} numbers each, in obsm X_instructcell")
+    terminal.document({"file": file, "output": output, "n_cells": n_cells, "n_latent": width})
 
 
 @app.command(epilog=_example("instructcell generate --cell-type 'B cell' -n 100 --tissue PBMC -o pseudo.h5ad"))
@@ -218,6 +314,10 @@ def generate(
     like: Annotated[
         Path | None, typer.Option("--like", help="Cells whose species and library size are followed.")
     ] = None,
+    layer: Layer = None,
+    scale: Scale = None,
+    gene_column: GeneColumn = None,
+    few_genes_ok: FewGenes = False,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same cells.")] = 0,
     model: Model = "mini",
     force: Force = False,
@@ -226,7 +326,8 @@ def generate(
 ) -> None:
     """Make pseudo-cells of a type.
 
-    Integer counts over the model's genes, with the conditions in obs.
+    Integer counts over the model's genes, with the conditions in obs. --layer, --scale, --gene-column and
+    --few-genes-ok say how to read the cells of --like.
     """
     check_output(output, inputs=[like] if like else [], force=force)
     from instructcell import tools
@@ -242,6 +343,10 @@ def generate(
             library_size=library_size,
             condition=condition,
             like=pattern,
+            layer=layer,
+            scale=scale,
+            gene_column=gene_column,
+            force=few_genes_ok,
             seed=seed,
             checkpoint=model,
         )
@@ -262,7 +367,11 @@ def drug(
     species: Species = None,
     tissue: Tissue = None,
     layer: Layer = None,
+    scale: Scale = None,
+    gene_column: GeneColumn = None,
+    few_genes_ok: FewGenes = False,
     model: Model = "mini",
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -272,20 +381,26 @@ def drug(
     Writes obs instructcell_drug_response (sensitive or resistant) and instructcell_p_sensitive. A prediction from
     expression, for research only.
     """
-    if output is not None:
-        check_output(output, inputs=[file], force=force)
-    from instructcell import tools
+    _check_streamed(file, output, force=force)
+    from instructcell import stream
+    from instructcell.batches import Reading
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    adata = _read(file, terminal)
-    with terminal.progress(f"response to {drug}") as progress:
-        result = tools.drug_response(
-            adata, drug=drug, checkpoint=model, species=species, tissue=tissue, layer=layer, progress=progress
+    with terminal.progress(f"reading {file.name}") as progress:
+        result = stream.drug_response(
+            file,
+            output,
+            drug=drug,
+            checkpoint=model,
+            tissue=tissue,
+            reading=Reading(layer, scale, species, gene_column, few_genes_ok),
+            resume=resume,
+            progress=progress,
         )
-    _keep(adata, output, terminal)
+    _say_where(output, terminal)
     mean = float(result.table["p_sensitive"].mean())
     terminal.text(
-        f"{result.drug.name}: {result.sensitive_share:.1%} of {adata.n_obs:,} cells predicted sensitive "
+        f"{result.drug.name}: {result.sensitive_share:.1%} of {len(result.table):,} cells predicted sensitive "
         f"(mean probability {mean:.2f}). A prediction from expression, for research only."
     )
     terminal.document(
@@ -293,7 +408,7 @@ def drug(
             "file": file,
             "output": output,
             "drug": result.drug.name,
-            "n_cells": adata.n_obs,
+            "n_cells": len(result.table),
             "sensitive_share": result.sensitive_share,
             "mean_p_sensitive": mean,
             "cells": records(result.table.rename_axis("cell").reset_index()),
@@ -390,21 +505,32 @@ def _follow(events: Iterable[Event], terminal: Terminal) -> _Answer:
     return answer
 
 
-def _read(file: Path, terminal: Terminal) -> AnnData:
+def _read(file: Path, terminal: Terminal, *, backed: bool = False) -> AnnData:
     from instructcell.cells import read
 
     with terminal.progress(f"reading {file.name}"):
-        return read(file)
+        return read(file, backed=backed)
+
+
+def _check_streamed(file: Path, output: Path | None, *, force: bool) -> None:
+    """Refuse an output that cannot be written before the work starts."""
+    if output is not None:
+        check_output(output, inputs=[file], force=force, formats=(".zarr",) if file.is_dir() else (".h5ad",))
 
 
 def _keep(adata: AnnData, output: Path | None, terminal: Terminal) -> None:
-    """Write the result, or say that nothing was written."""
+    """Write generated cells, or say that nothing was written."""
+    if output is not None:
+        with terminal.progress(f"writing {output.name}"):
+            write_h5ad(adata, output)
+    _say_where(output, terminal)
+
+
+def _say_where(output: Path | None, terminal: Terminal) -> None:
     if output is None:
         terminal.remark("nothing written; name a file with -o to keep the result")
-        return
-    with terminal.progress(f"writing {output.name}"):
-        write_h5ad(adata, output)
-    terminal.remark(f"written to {output}")
+    else:
+        terminal.remark(f"written to {output}")
 
 
 def _pseudo_summary(pseudo: AnnData) -> dict[str, Any]:

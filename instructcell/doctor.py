@@ -1,9 +1,14 @@
-"""The input doctor: which matrix of a file to use, its scale and its genes, each verdict with its evidence."""
+"""The input doctor: which matrix of a file to use, its scale and its genes, each verdict with its evidence.
+
+What repeats. A file in which more than half of the gene names repeat an earlier one is malformed and refused. Fewer
+repeats, and names of one gene under two spellings, are summed on the linear scale and said; on a scale where sums mean
+nothing (scaled per gene) they are refused as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +16,14 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from instructcell.errors import MatrixError
-from instructcell.genes import GeneResolver, ResolvedGenes
+from instructcell.coverage import LOW
+from instructcell.errors import GeneAlignmentError, MatrixError
+from instructcell.genes import BLANK, GENOME_PREFIX, GeneResolver, ResolvedGenes
 from instructcell.matrix import Matrix, Survey, matrices, matrix_named, survey
-from instructcell.scale import Scale, log_hint_of, per_gene_scaled, recognise_scale, to_linear
+from instructcell.report import DatasetReport
+from instructcell.scale import Scale, log_hint_of, per_gene_scaled, recognise_scale, scale_named, to_linear
+
+__all__ = ["DatasetReport", "inspect"]
 
 # Columns of `var` where files keep the names that var_names lack, best known first.
 GENE_COLUMNS = (
@@ -24,122 +33,41 @@ GENE_COLUMNS = (
 )  # fmt: skip
 COUNT_NAMES = ("counts", "raw_counts", "count", "umi", "umis", "raw", "X_raw", "raw_count")
 NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", "mask", "fit_", "pval", "zscore")
-
-
-@dataclass(frozen=True)
-class DatasetReport:
-    """What the doctor found in a file.
-
-    Attributes
-    ----------
-    n_cells, n_genes
-        Size of the chosen matrix.
-    matrix
-        "X", "raw.X" or "layers['name']".
-    scale, target_sum, counts_recovered, scale_detail
-        "counts", "log1p", "linear" or "scaled"; the total cells were normalised to, where it shows; whether counts come
-        back from the normalised values; and the whole verdict.
-    species, id_type, gene_column
-        "human" or "mouse"; kind of gene names; the column of `var` that held them (None: var_names).
-    n_known_genes
-        Genes of the file that the gene table knows.
-    coverage, n_shared_genes
-        Share and number of the model's genes that the file measured; None when no model genes were given.
-    mitochondrial_share
-        Median share of a cell's counts in mitochondrial genes; None when the file has no such gene.
-    n_empty_cells, n_duplicate_genes, n_duplicate_cells
-        Cells without any count, gene names and cell names that repeat an earlier one.
-    median_genes_per_cell, median_counts_per_cell
-        Depth; counts only where counts are there.
-    warnings
-        Sentences a user should read.
-    evidence
-        The numbers behind the verdicts.
-    gene_symbols
-        Human symbol of each gene of the chosen matrix, None where unknown.
-    """
-
-    n_cells: int
-    n_genes: int
-    matrix: str
-    scale: str
-    species: str
-    id_type: str
-    n_known_genes: int
-    scale_detail: Scale
-    gene_column: str | None = None
-    target_sum: float | None = None
-    counts_recovered: bool = False
-    coverage: float | None = None
-    n_shared_genes: int | None = None
-    mitochondrial_share: float | None = None
-    n_empty_cells: int = 0
-    n_duplicate_genes: int = 0
-    n_duplicate_cells: int = 0
-    median_genes_per_cell: float = 0.0
-    median_counts_per_cell: float | None = None
-    warnings: tuple[str, ...] = ()
-    evidence: dict[str, Any] = field(default_factory=dict)
-    gene_symbols: tuple[str | None, ...] = field(default=(), repr=False)
-
-    def with_genes(self, genes: Sequence[str]) -> DatasetReport:
-        """The same report with the coverage of a model's genes."""
-        shared = len(set(self.gene_symbols) & set(genes))
-        return replace(self, n_shared_genes=shared, coverage=shared / max(len(genes), 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
-        left_out = {"scale_detail", "gene_symbols"}
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        return plain | {
-            "warnings": list(self.warnings),
-            "scale_words": self.scale_detail.words,
-            "evidence": dict(self.evidence),
-        }
-
-    def to_markdown(self, title: str | None = None) -> str:
-        """A dataset card of a few lines, for the chat and the terminal."""
-        genes = f"{self.n_genes:,} genes ({self.n_known_genes:,} known, {self.id_type}"
-        genes += f" in var[{self.gene_column!r}])" if self.gene_column else ")"
-        lines = [
-            f"**{title or 'Dataset'}**: {self.n_cells:,} cells, {genes}",
-            "",
-            f"- species: {self.species}" + (" (through one-to-one human orthologs)" if self.species == "mouse" else ""),
-            f"- matrix: {self.matrix}, {self.scale_detail.words}"
-            + ("; counts recovered" if self.counts_recovered else ""),
-            f"- depth: {self.median_genes_per_cell:,.0f} genes per cell (median)"
-            + (f", {self.median_counts_per_cell:,.0f} counts" if self.median_counts_per_cell is not None else ""),
-        ]
-        if self.coverage is not None:
-            lines.append(f"- coverage: {self.n_shared_genes:,} of the model's genes measured ({self.coverage:.0%})")
-        if self.mitochondrial_share is not None:
-            lines.append(f"- mitochondrial: {self.mitochondrial_share:.1%} of counts (median)")
-        lines += [f"- note: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+FEATURE_TYPES = ("feature_types", "feature_type", "modality")  # columns of `var` that tell genes from antibodies
+MOST = 0.5  # of the gene names: when more repeat, the file is malformed
+DEEP = 3.0  # times the median depth, from which a cell may be a doublet
+NEARLY_EMPTY = 100  # counts at most of a droplet that holds no cell, where other droplets hold far more
 
 
 def inspect(
     adata: AnnData,
     *,
     layer: str | None = None,
+    scale: str | None = None,
     species: str | None = None,
     gene_column: str | None = None,
     genes: Sequence[str] | None = None,
+    markers: Mapping[str, Sequence[str]] | None = None,
 ) -> DatasetReport:
     """Find the matrix to use and say what it holds; nothing in `adata` is changed.
 
     Parameters
     ----------
     adata
-        Cells by genes.
+        Cells by genes; may be backed: rows are read in chunks, once.
     layer
         Matrix to use instead of the doctor's choice: "X", "raw" or a layer's name.
+    scale
+        "counts", "log1p", "log2", "log10", "linear" (also "cpm", "tpm", "rpkm") or "scaled" instead of the doctor's
+        verdict.
     species
         "human" or "mouse" instead of the doctor's verdict.
     gene_column
         Column of `var` that holds the gene names, instead of the doctor's choice.
     genes
         The model's genes (human symbols); with them the report tells the coverage.
+    markers
+        Cell type -> marker genes (`instructcell.coverage.label_markers`); with them, which markers the file lacks.
 
     Returns
     -------
@@ -149,7 +77,10 @@ def inspect(
     Raises
     ------
     MatrixError
-        No matrix can be used: no cells, no genes, all zero, NaN or infinite, negative.
+        No matrix can be used: no cells, no genes, all zero, NaN or infinite, negative. Or `layer`, `scale` or
+        `gene_column` names nothing.
+    GeneAlignmentError
+        Most gene names repeat an earlier one, some repeat in a matrix scaled per gene, or `species` is not known.
 
     Examples
     --------
@@ -164,35 +95,57 @@ def inspect(
             f"The file holds {adata.n_obs:,} cells and {adata.n_vars:,} genes; expected at least one of each. "
             "Check the filters that wrote it."
         )
-    matrix, found, scale, verdicts = _choose(adata, layer)
-    column, resolved = _gene_names(matrix.var, species, gene_column)
-    sample = to_linear(matrix.sample(), scale)
-    mitochondrial = _mitochondrial_share(sample, matrix.var.index, resolved.symbols)
-    counts_there = scale.kind == "counts" or scale.counts_recovered
-    depth = np.asarray(sample.sum(axis=1)).ravel() if scale.counts_recovered else found.totals
+    if scale is not None:
+        scale_named(scale)  # refused before any work
+    matrix, found, verdict, verdicts = _choose(adata, layer, scale)
+    sample = to_linear(matrix.sample(), verdict)
+    totals = np.asarray(sample.sum(axis=0)).ravel()
+    weights = totals / max(totals.sum(), 1e-12)  # [G] share of the sampled cells' counts
+    column, resolved = _gene_names(matrix.var, species, gene_column, weights)
+    names, symbols = _names(matrix.var, column), _without_other_features(matrix.var, resolved.symbols)
+    _refuse_repeats(names, symbols, verdict, column)
+    depth = _depth(found, sample, verdict)
+    technology, technology_evidence = _technology(sample, verdict)
+    known = {symbol for symbol in symbols if symbol is not None}
+    counts_there = verdict.kind == "counts" or verdict.counts_recovered
+    left_out = _left_out(resolved, symbols)
     report = DatasetReport(
         n_cells=matrix.shape[0],
         n_genes=matrix.shape[1],
         matrix=matrix.name,
-        scale=scale.kind,
-        scale_detail=scale,
-        target_sum=scale.target_sum,
-        counts_recovered=scale.counts_recovered,
+        scale=verdict.kind,
+        scale_detail=verdict,
+        target_sum=verdict.target_sum,
+        counts_recovered=verdict.counts_recovered,
         species=resolved.species,
         id_type=resolved.id_type,
         gene_column=column,
-        n_known_genes=resolved.n_found,
-        mitochondrial_share=mitochondrial,
+        technology=technology,
+        n_known_genes=sum(symbol is not None for symbol in symbols),
+        mitochondrial_share=_mitochondrial_share(sample, names, symbols),
         n_empty_cells=int((found.detected == 0).sum()),
-        n_duplicate_genes=int(_names(matrix.var, column).duplicated().sum()),
+        n_nearly_empty_cells=_nearly_empty(depth) if counts_there and len(depth) == matrix.shape[0] else 0,
+        deep_cell_share=_deep_share(depth),
+        n_duplicate_genes=_n_repeats(names),
+        n_merged_genes=sum(symbol is not None for symbol in symbols) - len(known),
         n_duplicate_cells=int(adata.obs_names.duplicated().sum()),
+        n_identical_cells=_identical(found),
+        n_left_out_genes=len(left_out),
+        left_out_share=float(weights[left_out].sum()),
         median_genes_per_cell=float(np.median(found.detected)),
         median_counts_per_cell=float(np.median(depth)) if counts_there else None,
-        evidence={**scale.evidence, "matrices": verdicts},
-        gene_symbols=tuple(resolved.symbols),
+        evidence={
+            **verdict.evidence,
+            **technology_evidence,
+            "gene_names": dict(resolved.counts),
+            "known_genes_counts_share": round(float(weights[[s is not None for s in symbols]].sum()), 4),
+            "matrices": verdicts,
+        },
+        gene_symbols=tuple(symbols),
+        gene_weights=weights,
     )
-    report = replace(report, warnings=tuple(_warnings(report, adata)))
-    return report if genes is None else report.with_genes(genes)
+    report = replace(report, warnings=tuple(_warnings(report, adata, resolved)))
+    return report if genes is None else report.with_genes(genes, markers)
 
 
 @dataclass(frozen=True)
@@ -202,19 +155,22 @@ class Candidate:
     matrix: Matrix
     rank: tuple[int, int, int, int]
     words: str
+    scale: Scale | None = None
 
 
-def _choose(adata: AnnData, layer: str | None) -> tuple[Matrix, Survey, Scale, dict[str, str]]:
+def _choose(adata: AnnData, layer: str | None, declared: str | None) -> tuple[Matrix, Survey, Scale, dict[str, str]]:
     """The best usable matrix, its survey and scale, and a verdict on every candidate by name."""
     hint = log_hint_of(adata.uns)
     candidates = sorted((_judge(matrix, hint) for matrix in _expression(adata, layer)), key=lambda c: c.rank)
     verdicts = {candidate.matrix.name: candidate.words for candidate in candidates}
-    for matrix in (candidate.matrix for candidate in candidates):
-        found = survey(matrix, adata.obs_names)
-        if found.fault is None:
-            scale = _scale_of(matrix, found, hint)
+    for matrix, scale in ((candidate.matrix, candidate.scale) for candidate in candidates):
+        found = survey(matrix, adata.obs_names, spread=scale is not None and _undecided(scale))
+        if found.fault is None and scale is not None:
+            scale = _scale_of(matrix, found, scale)
+            if declared is not None:
+                scale = _as_declared(matrix, declared, scale)
             return matrix, found, scale, verdicts | {matrix.name: scale.words}
-        verdicts[matrix.name] = found.fault
+        verdicts[matrix.name] = found.fault or "holds only zeros"
     if not verdicts:
         raise MatrixError(
             "The file holds no matrix of expression: no X, raw or layer with genes. Save it again with X."
@@ -224,9 +180,19 @@ def _choose(adata: AnnData, layer: str | None) -> tuple[Matrix, Survey, Scale, d
     raise MatrixError(f"{first[0]} {first[1]}.{also} {_remedy(first[1], layer)}")
 
 
+def _as_declared(matrix: Matrix, declared: str, seen: Scale) -> Scale:
+    """The scale that the user names; where the numbers say otherwise, the evidence keeps what they say."""
+    scale = recognise_scale(matrix.sample(), declared=declared)
+    agrees = scale.kind == seen.kind and scale.log_base == seen.log_base
+    return scale if agrees else replace(scale, evidence={**scale.evidence, "numbers_say": seen.words})
+
+
 def _remedy(fault: str, layer: str | None) -> str:
     if "NaN" in fault:
-        return "Expected finite numbers. Remove these cells or genes, or fill the values, and save the file again."
+        return (
+            "Expected finite numbers. NaN often comes from joining files with different genes: join on the shared ones "
+            "(join='inner'), or remove these cells or genes, and save the file again."
+        )
     if "negative" in fault:
         hint = "Choose another layer" if layer else "Bring the raw counts (in X, raw or a layer named counts)"
         return f"Expected counts or log-normalised values, which are never negative. {hint}."
@@ -253,21 +219,28 @@ def _judge(matrix: Matrix, hint: float | None) -> Candidate:
     if not np.isfinite(sample.data).all():
         return Candidate(matrix, (3, 0, 0, place), "holds NaN or infinite values")
     if (sample.data < 0).any():
-        return Candidate(matrix, (2, 0, 0, place), "holds negative values (it looks scaled, centred or corrected)")
+        words = "holds negative values (it looks z-scored, centred, regressed or corrected)"
+        return Candidate(matrix, (2, 0, 0, place), words)
     scale = recognise_scale(sample, log_hint=hint)
     if scale.evidence["largest_value"] == 0.0:
-        return Candidate(matrix, (4, 0, 0, place), "holds only zeros")
+        return Candidate(matrix, (4, 0, 0, place), "holds only zeros", scale)
     exact = scale.kind == "counts" and scale.evidence["whole_number_share"] == 1.0
     group = 0 if (exact and scale.evidence["largest_value"] != 1) or scale.counts_recovered else 1
-    return Candidate(matrix, (group, -matrix.shape[1], 0 if scale.kind == "counts" else 1, place), scale.words)
+    rank = (group, -matrix.shape[1], 0 if scale.kind == "counts" else 1, place)
+    return Candidate(matrix, rank, scale.words, scale)
 
 
-def _scale_of(matrix: Matrix, found: Survey, hint: float | None) -> Scale:
+def _undecided(scale: Scale) -> bool:
+    """Whether only the spread of the genes can tell normalised values from values scaled per gene."""
+    return not scale.counts_recovered and scale.target_sum is None and scale.kind in ("log1p", "linear")
+
+
+def _scale_of(matrix: Matrix, found: Survey, scale: Scale) -> Scale:
     """The scale of a surveyed matrix: the sample's verdict, corrected by what only the whole matrix shows."""
-    scale = recognise_scale(matrix.sample(), log_hint=hint)
+    if scale.evidence["largest_value"] == 0.0:  # a file so empty that the sample met no value
+        scale = replace(scale, words="too few values to tell; taken as counts")
     evidence = {**scale.evidence, "largest_value": found.largest}
-    undecided = not scale.counts_recovered and scale.target_sum is None and scale.kind in ("log1p", "linear")
-    spreads = per_gene_scaled(found.gene_sd) if undecided and matrix.shape[0] >= 20 else None
+    spreads = per_gene_scaled(found.gene_sd) if found.gene_sd is not None and matrix.shape[0] >= 20 else None
     if spreads is not None:
         words = "scaled per gene and shifted to be non-negative; differences between genes are lost"
         return Scale("scaled", words, evidence={**evidence, **spreads})
@@ -280,7 +253,9 @@ def _names(var: pd.DataFrame, column: str | None) -> pd.Index:
     return pd.Index((var.index if column is None else var[column]).astype(str))
 
 
-def _gene_names(var: pd.DataFrame, species: str | None, gene_column: str | None) -> tuple[str | None, ResolvedGenes]:
+def _gene_names(
+    var: pd.DataFrame, species: str | None, gene_column: str | None, weights: np.ndarray
+) -> tuple[str | None, ResolvedGenes]:
     """Where the gene names are and what they mean: var_names, unless a column of `var` is clearly better known."""
     resolver = GeneResolver()
     if gene_column is not None:
@@ -289,22 +264,121 @@ def _gene_names(var: pd.DataFrame, species: str | None, gene_column: str | None)
             raise MatrixError(
                 f"There is no gene column {gene_column!r} in var, which holds {there}. Choose one of these."
             )
-        return gene_column, resolver.resolve(list(_names(var, gene_column)), species=species)
-    best: tuple[str | None, ResolvedGenes] = (None, resolver.resolve(list(_names(var, None)), species=species))
+        return gene_column, resolver.resolve(list(_names(var, gene_column)), species, weights=weights.tolist())
+    best: tuple[str | None, ResolvedGenes] = (
+        None,
+        resolver.resolve(list(_names(var, None)), species, weights=weights.tolist()),
+    )
     n_best = best[1].n_found
     if n_best >= 0.9 * len(var):
         return best
     by_lower = {str(column).lower(): str(column) for column in var.columns}
     for column in (by_lower[name] for name in GENE_COLUMNS if name in by_lower):
-        resolved = resolver.resolve(list(_names(var, column)), species=species)
+        resolved = resolver.resolve(list(_names(var, column)), species, weights=weights.tolist())
         if resolved.n_found > 1.05 * n_best:
             best, n_best = (column, resolved), resolved.n_found
     return best
 
 
+def _without_other_features(var: pd.DataFrame, symbols: list[str | None]) -> list[str | None]:
+    """No symbol for antibodies, guides and peaks, which 10x files keep beside the genes and often name like them."""
+    column = next((str(name) for name in var.columns if str(name).lower() in FEATURE_TYPES), None)
+    if column is None:
+        return symbols
+    genes = var[column].astype(str).str.lower().isin(("gene expression", "gene", "rna", "gex")).to_numpy()
+    if not genes.any():
+        return symbols
+    return [symbol if is_gene else None for symbol, is_gene in zip(symbols, genes, strict=True)]
+
+
+def _left_out(resolved: ResolvedGenes, symbols: Sequence[str | None]) -> list[int]:
+    """Positions of features that were left out though their names are known: another species, or no genes at all."""
+    others = (row for row, symbol in enumerate(symbols) if symbol is None and resolved.symbols[row] is not None)
+    return sorted({*resolved.left_out, *others})
+
+
+def _n_repeats(names: pd.Index) -> int:
+    """How many gene names repeat an earlier one; genes without a name do not count."""
+    named = names[~names.str.lower().isin(BLANK)]
+    return int(named.duplicated().sum())
+
+
+def _refuse_repeats(names: pd.Index, symbols: Sequence[str | None], scale: Scale, column: str | None) -> None:
+    """Refuse files whose repeated genes cannot be summed; see the module."""
+    repeats, where = _n_repeats(names), "var_names" if column is None else f"var[{column!r}]"
+    first = next(iter(names[names.duplicated()]), "")
+    if repeats > MOST * len(names):
+        raise GeneAlignmentError(
+            f"{repeats:,} of {len(names):,} gene names in {where} repeat an earlier one (such as {first}); expected "
+            "one name per gene. Name the column that holds the gene names (gene_column), or write the file again."
+        )
+    known = [symbol for symbol in symbols if symbol is not None]
+    merged = len(known) - len(set(known))
+    if scale.kind == "scaled" and merged:
+        raise GeneAlignmentError(
+            f"{merged:,} genes stand twice in {where} (such as {first or _first_repeat(known)}), and values scaled per "
+            "gene cannot be summed; expected one row per gene. Bring the counts, or remove the repeats."
+        )
+
+
+def _first_repeat(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), "")  # type: ignore[func-returns-value]
+
+
+def _depth(found: Survey, sample: sp.csr_matrix, scale: Scale) -> np.ndarray:
+    """Counts of each cell, of the sampled cells where counts were recovered; else the number of detected genes."""
+    if scale.counts_recovered:
+        return np.asarray(sample.sum(axis=1)).ravel()
+    return found.totals if scale.kind == "counts" else found.detected.astype(np.float64)
+
+
+def _nearly_empty(counts: np.ndarray) -> int:
+    """Cells with a tenth of what a deep cell holds and at most 100 counts; the deep cell is sought among the top 3,000.
+
+    This is how Cell Ranger tells cells from droplets of ambient RNA.
+    """
+    top = np.sort(counts)[-3000:]
+    return int((counts <= min(NEARLY_EMPTY, np.quantile(top, 0.99) / 10)).sum())
+
+
+def _deep_share(depth: np.ndarray) -> float:
+    """Share of the cells that are more than three times as deep as the median cell."""
+    depth = depth[depth > 0]
+    return float(np.mean(depth > DEEP * np.median(depth))) if depth.size else 0.0
+
+
+def _identical(found: Survey) -> int:
+    """Cells of 20 genes or more whose every value equals that of an earlier cell."""
+    prints = found.fingerprints[found.detected >= 20]
+    return int(prints.size - np.unique(prints).size)
+
+
+def _technology(sample: sp.csr_matrix, scale: Scale) -> tuple[str, dict[str, Any]]:
+    """UMI or full-length, from how often a count is one: molecules are counted once, reads come in multitudes."""
+    detected = np.diff(sample.indptr)
+    if sample.nnz == 0 or "umi_barcodes" in scale.evidence:
+        return ("UMI" if sample.nnz else "unknown"), {}
+    evidence: dict[str, Any] = {"mean_detected_value": round(float(sample.data.mean()), 2)}
+    if scale.kind == "counts" or scale.counts_recovered:
+        ones = float(np.mean(np.abs(sample.data - 1) < 0.01))
+        evidence["ones_share"] = round(ones, 4)
+        if sample.data.max() <= 1:
+            return "unknown", evidence
+        if ones >= 0.3:
+            return "UMI", evidence
+        return ("full-length" if ones <= 0.2 and sample.data.mean() >= 10 else "unknown"), evidence
+    by_length = scale.kind in ("linear", "log1p") and scale.evidence.get("decided_by") != "rounded"
+    per_million = scale.target_sum == 1e6 or (scale.kind == "linear" and scale.target_sum is None)
+    if by_length and per_million and np.median(detected) >= 2000:
+        return "full-length", evidence | {"not_multiples_of_one_umi": True}
+    return "unknown", evidence
+
+
 def _mitochondrial_share(sample: sp.csr_matrix, names: pd.Index, symbols: Sequence[str | None]) -> float | None:
     """Median share of mitochondrially encoded genes (MT-ND1, mt-Nd1) in the sampled cells, on the linear scale."""
-    written = np.asarray(names.astype(str).str.upper().str.startswith("MT-"))
+    bare = names.str.replace(GENOME_PREFIX, "", regex=True).str.upper()
+    written = np.asarray(bare.str.startswith("MT-") | bare.str.startswith("MT."))
     encoded = written | np.array([(symbol or "").startswith("MT-") for symbol in symbols])
     totals = np.asarray(sample.sum(axis=1)).ravel()
     if not encoded.any() or not totals.any():
@@ -312,27 +386,75 @@ def _mitochondrial_share(sample: sp.csr_matrix, names: pd.Index, symbols: Sequen
     return float(np.median(np.asarray(sample[:, encoded].sum(axis=1)).ravel()[totals > 0] / totals[totals > 0]))
 
 
-def _warnings(report: DatasetReport, adata: AnnData) -> list[str]:
+def _warnings(report: DatasetReport, adata: AnnData, resolved: ResolvedGenes) -> list[str]:
     """What a user should know before trusting an answer."""
     notes = [str(note) for note in dict(adata.uns.get("instructcell_read", {})).get("notes", [])]
-    verdicts = report.evidence["matrices"]
+    return [*notes, *_matrix_warnings(report), *_cell_warnings(report), *_gene_warnings(report, resolved)]
+
+
+def _matrix_warnings(report: DatasetReport) -> list[str]:
+    notes, evidence, verdicts = [], report.evidence, report.evidence["matrices"]
     if report.matrix != "X" and "X" in verdicts:
         notes.append(f"{report.matrix} was used; X: {verdicts['X']}")
+    if "numbers_say" in evidence:
+        notes.append(f"you said the scale; the numbers look like {evidence['numbers_say']}")
     if report.scale == "scaled":
         notes.append(
             "values are scaled per gene, not counts: answers are much less certain; bring raw counts if possible"
         )
-    elif report.evidence.get("decided_by") == "assumed from the range":
+    elif evidence.get("decided_by") == "assumed from the range":
         notes.append(
             f"the base of the logarithm could not be seen in the numbers; {report.scale_detail.words} was assumed"
         )
-    if report.n_empty_cells:
+    elif evidence.get("decided_by") == "rounded":
+        notes.append("values were rounded after they were normalised, so small counts are lost; bring the raw counts")
+    return notes
+
+
+def _cell_warnings(report: DatasetReport) -> list[str]:
+    notes, n_cells = [], report.n_cells
+    if report.n_nearly_empty_cells > 0.5 * n_cells:
+        notes.append(
+            f"{report.n_nearly_empty_cells:,} of {n_cells:,} barcodes hold next to nothing (unfiltered droplets?): "
+            "keep the barcodes that hold cells, for example sc.pp.filter_cells(adata, min_counts=500)"
+        )
+    elif report.n_empty_cells:
         notes.append(f"{report.n_empty_cells:,} cells have no counts at all")
-    if report.n_duplicate_genes:
-        notes.append(f"{report.n_duplicate_genes:,} gene names repeat an earlier one; their counts are summed")
     if report.n_duplicate_cells:
         notes.append(f"{report.n_duplicate_cells:,} cell names repeat an earlier one")
-    if report.n_known_genes < 0.6 * report.n_genes:
-        share = report.n_known_genes / report.n_genes
-        notes.append(f"only {report.n_known_genes:,} of {report.n_genes:,} gene names are known ({share:.0%})")
+    if report.n_identical_cells:
+        notes.append(f"{report.n_identical_cells:,} cells hold exactly the values of an earlier cell")
+    if report.deep_cell_share > 0.1:
+        notes.append(
+            f"{report.deep_cell_share:.0%} of the cells are more than {DEEP:g} times as deep as the median cell: some "
+            "may be doublets"
+        )
+    return notes
+
+
+def _gene_warnings(report: DatasetReport, resolved: ResolvedGenes) -> list[str]:
+    notes = list(resolved.notes)
+    if resolved.left_out:
+        other = "mouse" if report.species == "human" else "human"
+        notes.append(
+            f"the file mixes human and mouse genes and was read as {report.species}; {len(resolved.left_out):,} "
+            f"{other} genes with {report.left_out_share:.0%} of the counts were left out (choose with species)"
+        )
+    elif report.n_left_out_genes:
+        notes.append(f"{report.n_left_out_genes:,} features are not gene expression (antibodies, guides, peaks)")
+    if report.n_duplicate_genes:
+        notes.append(f"{report.n_duplicate_genes:,} gene names repeat an earlier one; their counts are summed")
+    elif report.n_merged_genes:
+        notes.append(f"{report.n_merged_genes:,} names mean a gene that is there already; their counts are summed")
+    known = float(report.evidence["known_genes_counts_share"]) + report.left_out_share
+    if known < LOW:
+        notes.append(
+            f"only {report.n_known_genes:,} of {report.n_genes:,} gene names are known; they hold {known:.0%} of the "
+            "counts"
+        )
+    if report.id_type == "number" and resolved.n_found == 0:
+        notes.append(
+            "gene names are numbers that are no human Entrez ids (those of mouse are not in the gene table); "
+            "symbols or Ensembl ids are needed"
+        )
     return notes

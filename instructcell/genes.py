@@ -1,12 +1,19 @@
 """Gene names: the gene table, and what the names of a file mean as approved human symbols.
 
 A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
-another case, previous symbol, alias, the last two in another case, and at last the name without what tools add to it
-(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``). So a name that is an approved symbol is never taken for an alias.
+another case, previous symbol, alias, the last two in another case, the name without what tools add to it
+(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it
+(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids
+of human genes (the table holds none of mouse), unless the numbers only count the genes.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
 number. A previous symbol or alias of a gene that the same list also holds under its approved symbol stays unknown: in
-that file it means something else. Mouse names give the human symbol of their counterpart.
+that file it means something else.
+
+Mouse names give the human symbol of their counterpart: the one-to-one ortholog, or where a human gene has several
+mouse counterparts the one that bears its name, else the best conserved (INS: Ins2); the others (Ins1) are left out, so
+that no human gene is the sum of several mouse genes. A list that mixes human and mouse genes (two genomes in one
+reference) is read as the species with more counts; the other species' genes are left out and named in the report.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from instructcell.errors import GeneAlignmentError
 from instructcell.resources import read_table
+from instructcell.spreadsheet import names_behind_date
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,11 +52,16 @@ GENE_SOURCE = "HGNC and MGI (2026-06-25), NCBI Gene and Gene Ontology (2022)"
 
 ENSEMBL_ID = re.compile(r"(ENS(?:MUS)?G\d{11})(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 ENSEMBL_INSIDE = re.compile(r"(?<![A-Za-z0-9])(ENS(?:MUS)?G\d{11})", re.IGNORECASE)
-GENOME_PREFIX = re.compile(r"^(?:GRCh3[78]|GRCm3[89]|hg19|hg38|mm10|mm39)[_-]+", re.IGNORECASE)
+GENOME_PREFIX = re.compile(r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39|human|mouse)[_-]+", re.IGNORECASE)
 CHROMOSOME_SUFFIX = re.compile(r"__chr[\w]+$", re.IGNORECASE)
 REPEAT_SUFFIX = re.compile(r"[.]\d{1,2}$")
+NUMBERED = re.compile(r"(.+)[-_]\d{1,3}")  # as var_names_make_unique numbers names that repeat
+NCBI_NAME = re.compile(r"(?:LOC|GeneID:|entrez:|ncbigene:)(\d+)", re.IGNORECASE)
+BLANK = {"", "nan", "none", "na", "n/a", "<na>", "null"}  # what stands where a gene has no name
 TITLE_CASE = re.compile(r"^[A-Z][a-z]")
-MIXED_SHARE = 0.1  # of the known names, from which a second kind of id makes a list "mixed"
+MIXED_SHARE = 0.1  # of the known names, from which a second kind of id or a second species makes a list mixed
+UNKNOWN, OTHER_SPECIES = "unknown", "other_species"
+Match = tuple[str | None, str]  # key of a gene (None: no gene) and how it was found
 
 
 @lru_cache(maxsize=1)
@@ -96,15 +109,23 @@ class ResolvedGenes:
     species
         "human" or "mouse": what the names were read as.
     id_type
-        "symbol", "ensembl", "alias" (most names are outdated or other names) or "mixed".
+        "symbol", "ensembl", "entrez", "alias" (most names are outdated or other names), "mixed" or "number" (the names
+        only number the genes).
     counts
-        How the names were matched: ensembl, symbol, case, previous, alias, cleaned, no_ortholog, unknown.
+        How the names were matched: ensembl, entrez, symbol, case, previous, alias, cleaned, date (mended), no_ortholog,
+        other_species, unknown.
+    left_out
+        Positions of names of the other species, in a list that mixes both.
+    notes
+        Sentences about names that could be read in more than one way.
     """
 
     symbols: list[str | None]
     species: str
     id_type: str
     counts: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_found(self) -> int:
@@ -128,13 +149,14 @@ class NameIndex:
     alias: Mapping[str, str]
     previous_case: Mapping[str, str]
     alias_case: Mapping[str, str]
+    entrez: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[str | None, str]:
-        """The gene a name means and how it was matched; (None, "unknown") when it means none."""
+        """The gene a name means and how it was matched; (None, UNKNOWN) when it means none."""
         ensembl = ENSEMBL_ID.fullmatch(name)
         if ensembl:
             key = self.ensembl.get(ensembl.group(1).upper())
-            return (key, "ensembl") if key else (None, "unknown")
+            return (key, "ensembl") if key else (None, UNKNOWN)
         if name in self.approved:
             return name, "symbol"
         folded = name.upper()
@@ -147,7 +169,7 @@ class NameIndex:
         ):
             if wanted in table:
                 return table[wanted], how
-        return None, "unknown"
+        return None, UNKNOWN
 
     def find_cleaned(self, name: str) -> tuple[str | None, str]:
         """Like `find`, and once more without what tools add to a name."""
@@ -158,7 +180,9 @@ class NameIndex:
             key, how = self.find(candidate)
             if key is not None:
                 return key, "ensembl" if how == "ensembl" else "cleaned"
-        return None, "unknown"
+        numbered = NCBI_NAME.fullmatch(name)
+        key = self.entrez.get(numbered.group(1)) if numbered else None
+        return (key, "entrez") if key else (None, UNKNOWN)
 
 
 class GeneResolver:
@@ -179,31 +203,23 @@ class GeneResolver:
         self.human_to_mouse = {human: mouse for mouse, human in self.orthologs.items()}
 
     def recognise_species(self, names: Iterable[str]) -> str:
-        """The species that names belong to, from Ensembl prefixes, known symbols, and last from their case."""
-        votes: Counter[str] = Counter()
-        for name in names:
-            ensembl = ENSEMBL_INSIDE.search(name)
-            if ensembl:
-                votes[MOUSE if ensembl.group(1).upper().startswith("ENSMUSG") else HUMAN] += 1
-            elif name in self.human.approved or name in self.human.previous:
-                votes[HUMAN] += 1
-            elif name in self.mouse.approved or name in self.mouse.previous:
-                votes[MOUSE] += 1
-            else:
-                votes["mouse-like" if TITLE_CASE.match(name) else "other"] += 1
-        if votes[HUMAN] or votes[MOUSE]:
-            return MOUSE if votes[MOUSE] > votes[HUMAN] else HUMAN
-        return MOUSE if votes["mouse-like"] > votes["other"] else HUMAN
+        """The species of a list: from genome and Ensembl prefixes, known symbols, and last from their case."""
+        names = list(names)
+        return self._species_of([self._species_named(name) for name in names], names, None)
 
-    def resolve(self, names: Sequence[str], species: str | None = None) -> ResolvedGenes:
+    def resolve(
+        self, names: Sequence[str], species: str | None = None, *, weights: Sequence[float] | None = None
+    ) -> ResolvedGenes:
         """Approved human symbols of gene names.
 
         Parameters
         ----------
         names
-            Symbols, Ensembl ids (with or without version), previous symbols or aliases; kinds may be mixed.
+            Symbols, Ensembl ids (with or without version), Entrez ids, previous symbols or aliases; kinds may be mixed.
         species
             "human" or "mouse" when it is known; recognised from the names otherwise.
+        weights
+            How much each name counts when a list mixes both species, usually the counts of each gene; equal for None.
 
         Raises
         ------
@@ -211,37 +227,154 @@ class GeneResolver:
             If ``species`` is neither.
         """
         names = [str(name).strip() for name in names]
-        species = self.recognise_species(names) if species is None else species_name(species)
-        index = self.mouse if species == MOUSE else self.human
-        matches = [index.find_cleaned(name) for name in names]
-        if species == MOUSE:  # mouse cells are at times already named by human symbols
-            matches = [self._mouse_or_human(match, name) for match, name in zip(matches, names, strict=True)]
-        approved = {key for key, how in matches if how in ("symbol", "case")}
+        if species is not None:
+            species = species_name(species)
+        if share_of_numbers(names) > 0.5:
+            return self._resolve_numbers(names, species or HUMAN)
+        belongs = [self._species_named(name) for name in names]
+        species = species or self._species_of(belongs, names, weights)
+        mixed = both_species(belongs)
+        matches = self._matches(names, belongs, species, mixed=mixed)
+        notes = self._mend_dates(names, matches, species)
+        self._forget_repeats(names, matches)
         counts: Counter[str] = Counter()
         symbols: list[str | None] = []
         for key, how in matches:
-            if how in ("previous", "alias", "cleaned") and key in approved:
-                key, how = None, "unknown"
             symbol = self.orthologs.get(key, "") if key is not None and species == MOUSE else key
             counts["no_ortholog" if symbol == "" else how] += 1
             symbols.append(symbol or None)
-        return ResolvedGenes(symbols, species, id_type(counts), dict(counts))
+        left_out = tuple(row for row, (_, how) in enumerate(matches) if how == OTHER_SPECIES)
+        return ResolvedGenes(symbols, species, id_type(counts), dict(counts), left_out, tuple(notes))
 
-    def _mouse_or_human(self, match: tuple[str | None, str], name: str) -> tuple[str | None, str]:
-        """A mouse match, or the mouse counterpart of an exact human symbol or human Ensembl id."""
-        if match[0] is not None:
-            return match
+    def _species_named(self, name: str) -> str | None:
+        """The species whose gene a name is, or None where it could be either."""
+        prefix = GENOME_PREFIX.match(name)
+        if prefix:
+            return MOUSE if prefix.group(1).lower().startswith(("mm", "grcm", "mouse")) else HUMAN
+        ensembl = ENSEMBL_INSIDE.search(name)
+        if ensembl:
+            return MOUSE if ensembl.group(1).upper().startswith("ENSMUSG") else HUMAN
+        if name in self.human.approved or name in self.human.previous:
+            return HUMAN
+        return MOUSE if name in self.mouse.approved or name in self.mouse.previous else None
+
+    def _species_of(self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None) -> str:
+        """The species with more names, of a mixed list the one with more weight; for unknown names by their case."""
+        each = [1.0] * len(names) if weights is None or not both_species(belongs) or sum(weights) == 0 else weights
+        votes = {HUMAN: 0.0, MOUSE: 0.0, None: 0.0}
+        for vote, weight in zip(belongs, each, strict=True):
+            votes[vote] += weight
+        if votes[HUMAN] or votes[MOUSE]:
+            return MOUSE if votes[MOUSE] > votes[HUMAN] else HUMAN
+        mouse_like = sum(bool(TITLE_CASE.match(name)) for name in names)
+        return MOUSE if mouse_like > len(names) - mouse_like else HUMAN
+
+    def _matches(
+        self, names: Sequence[str], belongs: Sequence[str | None], species: str, *, mixed: bool
+    ) -> list[Match]:
+        """The gene each name means. In a mixed list only names that are clearly of the chosen species are read."""
+        index = self.mouse if species == MOUSE else self.human
+        matches: list[Match] = []
+        for name, whose in zip(names, belongs, strict=True):
+            if whose is None and name.lower() in BLANK:
+                matches.append((None, UNKNOWN))
+                continue
+            if mixed and whose != species:
+                matches.append((None, UNKNOWN if whose is None else OTHER_SPECIES))
+                continue
+            if whose not in (None, species) and GENOME_PREFIX.match(name):
+                matches.append((None, OTHER_SPECIES))
+                continue
+            match = index.find_cleaned(name)
+            if species == MOUSE and match[0] is None:  # mouse cells are at times already named by human symbols
+                match = self._human_counterpart(name)
+            matches.append(match)
+        return matches
+
+    def _human_counterpart(self, name: str) -> Match:
+        """The mouse counterpart of an exact human symbol or human Ensembl id."""
         key, how = self.human.find(name)
-        if key is None or how not in ("symbol", "ensembl"):
-            return None, "unknown"
-        counterpart = self.human_to_mouse.get(key)
-        return (counterpart, how) if counterpart else (None, "unknown")
+        counterpart = self.human_to_mouse.get(key) if key is not None and how in ("symbol", "ensembl") else None
+        return (counterpart, how) if counterpart else (None, UNKNOWN)
+
+    def _mend_dates(self, names: Sequence[str], matches: list[Match], species: str) -> list[str]:
+        """Read dates as the genes they were, in place; sentences about those that could have been several.
+
+        The gene is the first of the family whose gene the list does not hold under another name. Two names that are
+        the same date (1-Mar for MARCH1 and for MARC1) cannot be told apart and stay unknown.
+        """
+        numbers = share_of_numbers(names) > 0.05
+        dates = {
+            row: behind
+            for row, (key, _) in enumerate(matches)
+            if key is None and (behind := names_behind_date(names[row], serials=not numbers))
+        }
+        if not dates:
+            return []
+        present = {key for key, _ in matches if key is not None}
+        times, notes = Counter(behind[0] for behind in dates.values()), []
+        for row, behind in dates.items():
+            keys = [key for name in behind if (key := self.human.find(name)[0]) is not None]
+            if species == MOUSE:
+                keys = [self.human_to_mouse[key] for key in keys if key in self.human_to_mouse]
+            free = [key for key in keys if key not in present]
+            if times[behind[0]] > 1 and len(keys) > 1:
+                notes.append(f"{names[row]} stands {times[behind[0]]} times for {' and '.join(keys)}; it was left out")
+            elif free:
+                matches[row] = (free[0], "date")
+                if len(free) > 1:
+                    notes.append(f"{names[row]} was {free[0]} or {' or '.join(free[1:])}; it was read as {free[0]}")
+        mended = sum(how == "date" for _, how in matches)
+        said = [f"gene names that a spreadsheet had turned into dates were mended: {mended:,}"] if mended else []
+        return said + list(dict.fromkeys(notes))
+
+    def _forget_repeats(self, names: Sequence[str], matches: list[Match]) -> None:
+        """An older name of a gene that the list also holds under its symbol means something else there: unknown.
+
+        A name that was only numbered because it repeats (INS-1 beside INS) is its gene all the same.
+        """
+        approved = {key for key, how in matches if how in ("symbol", "case")}
+        there: dict[str, int] | None = None
+        for row, (key, how) in enumerate(matches):
+            if how in ("previous", "alias", "cleaned") and key in approved and not REPEAT_SUFFIX.search(names[row]):
+                matches[row] = (None, UNKNOWN)
+            elif how in (UNKNOWN, "alias") and (numbered := NUMBERED.fullmatch(names[row])):
+                there = {name: at for at, name in enumerate(names)} if there is None else there
+                first = there.get(numbered.group(1))
+                if first is not None and matches[first][0] is not None:
+                    matches[row] = (matches[first][0], "cleaned")
+
+    def _resolve_numbers(self, names: Sequence[str], species: str) -> ResolvedGenes:
+        """Names that are numbers: Entrez ids of human genes, unless they only number the genes."""
+        keys = [self.human.entrez.get(name.removesuffix(".0")) for name in names]
+        if running_numbers(names) or sum(key is not None for key in keys) < 0.3 * len(names):
+            return ResolvedGenes([None] * len(names), species, "number", {UNKNOWN: len(names)})
+        counts = Counter("entrez" if key is not None else UNKNOWN for key in keys)
+        return ResolvedGenes(list(keys), HUMAN, "entrez", dict(counts))
+
+
+def both_species(belongs: Sequence[str | None]) -> bool:
+    """Whether a list holds genes of both species: a tenth of the known names, and 20 of them, are of the lesser one."""
+    votes = Counter(belongs)
+    lesser = min(votes[HUMAN], votes[MOUSE])
+    return lesser >= 20 and lesser > MIXED_SHARE * (votes[HUMAN] + votes[MOUSE])
+
+
+def share_of_numbers(names: Sequence[str]) -> float:
+    """Share of the names that are whole numbers."""
+    return sum(name.removesuffix(".0").isdigit() for name in names) / max(len(names), 1)
+
+
+def running_numbers(names: Sequence[str]) -> bool:
+    """Whether numbers only count the genes (0, 1, 2, ...) instead of naming them."""
+    numbers = {int(name.removesuffix(".0")) for name in names if name.removesuffix(".0").isdigit()}
+    return len(numbers) > 0.9 * (max(numbers) - min(numbers) + 1) and min(numbers) <= 1
 
 
 def id_type(counts: Mapping[str, int]) -> str:
     """What kind of names a list holds, from how they were matched."""
     ensembl = counts.get("ensembl", 0)
-    symbols = counts.get("symbol", 0) + counts.get("case", 0) + counts.get("cleaned", 0)
+    symbols = sum(counts.get(how, 0) for how in ("symbol", "case", "cleaned", "date"))
     older = counts.get("previous", 0) + counts.get("alias", 0)
     known = ensembl + symbols + older
     if known and min(ensembl, symbols + older) > MIXED_SHARE * known:
@@ -278,7 +411,8 @@ def build_indices(table: pd.DataFrame) -> tuple[NameIndex, NameIndex, dict[str, 
     rows = table.iloc[order]
     symbol, mouse = rows["symbol"].tolist(), rows["mouse_symbol"].tolist()
     human_ids = {**_claims(rows["ensembl_other"], symbol), **_first(zip(rows["ensembl_id"], symbol, strict=True))}
-    human = name_index(symbol, human_ids, _claims(rows["previous"], symbol), _claims(rows["aliases"], symbol))
+    entrez = _first(zip(rows["entrez_id"], symbol, strict=True)) if "entrez_id" in rows else {}
+    human = name_index(symbol, human_ids, _claims(rows["previous"], symbol), _claims(rows["aliases"], symbol), entrez)
     with_mouse = rows[rows["mouse_symbol"] != ""]
     mouse_keys = with_mouse["mouse_symbol"].tolist()
     mouse_ids = _first(zip(with_mouse["mouse_ensembl_id"], mouse_keys, strict=True))
@@ -287,7 +421,11 @@ def build_indices(table: pd.DataFrame) -> tuple[NameIndex, NameIndex, dict[str, 
 
 
 def name_index(
-    symbols: list[str], ensembl: dict[str, str], previous: dict[str, str], alias: dict[str, str]
+    symbols: list[str],
+    ensembl: dict[str, str],
+    previous: dict[str, str],
+    alias: dict[str, str],
+    entrez: dict[str, str] | None = None,
 ) -> NameIndex:
     """An index over names, with the case-insensitive tables made from the exact ones."""
     return NameIndex(
@@ -298,6 +436,7 @@ def name_index(
         alias=alias,
         previous_case=_first((name.upper(), key) for name, key in previous.items()),
         alias_case=_first((name.upper(), key) for name, key in alias.items()),
+        entrez=entrez or {},
     )
 
 

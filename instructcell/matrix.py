@@ -6,7 +6,7 @@ Nothing here makes a whole matrix dense or copies it; memory is bounded by one c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from anndata import AnnData
 from instructcell.errors import MatrixError
 
 CHUNK_VALUES = 8_000_000  # values of a dense chunk: 64 MB in float64
+SPARSE_ROWS = 1024  # rows of a sparse chunk
 SAMPLE_CELLS = 256
+FEW_GENES, MORE_CELLS = 20, 4096  # a sample of nearly empty cells (unfiltered droplets) is drawn larger
 ROWS = slice | np.ndarray | None
 
 
@@ -47,14 +49,23 @@ class Matrix:
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """(first row, csr rows) from top to bottom."""
         n_cells, n_genes = self.shape
-        size = int(np.clip(CHUNK_VALUES // max(n_genes, 1), 16, 4096))
+        dense = isinstance(self.values, np.ndarray) or type(self.values).__name__ == "Dataset"
+        size = int(np.clip(CHUNK_VALUES // max(n_genes, 1), 16, 4096)) if dense else SPARSE_ROWS
         for start in range(0, n_cells, size):
             yield start, self.rows(slice(start, min(start + size, n_cells)))
 
     def sample(self) -> sp.csr_matrix:
-        """At most 256 rows spread evenly over the file."""
+        """At most 256 rows spread evenly over the file; of mostly empty cells 4,096, without the empty ones."""
+        sample = self._spread_rows(SAMPLE_CELLS)
+        if self.shape[0] <= SAMPLE_CELLS or np.median(np.diff(sample.indptr)) >= FEW_GENES:
+            return sample
+        sample = self._spread_rows(MORE_CELLS)
+        filled = np.diff(sample.indptr) >= FEW_GENES
+        return sample[filled] if filled.sum() >= 5 else sample
+
+    def _spread_rows(self, n: int) -> sp.csr_matrix:
         n_cells = self.shape[0]
-        return self.rows(np.unique(np.linspace(0, n_cells - 1, min(SAMPLE_CELLS, n_cells)).astype(int)))
+        return self.rows(np.unique(np.linspace(0, n_cells - 1, min(n, n_cells)).astype(int)))
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,8 @@ class Survey:
     all_whole: bool
     totals: np.ndarray  # [N] in the stored scale
     detected: np.ndarray  # [N] genes above zero
-    gene_sd: np.ndarray  # [G]
+    gene_sd: np.ndarray | None  # [G], where it was asked for
+    fingerprints: np.ndarray  # [N] equal for cells of equal values
 
 
 def matrices(adata: AnnData) -> list[Matrix]:
@@ -89,42 +101,73 @@ def matrix_named(adata: AnnData, name: str) -> Matrix:
     raise MatrixError(f"There is no matrix named {name!r}; the file holds {there}. Choose one of these as the layer.")
 
 
-def survey(matrix: Matrix, cell_names: pd.Index) -> Survey:
-    """Read a matrix once: faults with their place, totals, detected genes, and the spread of each gene."""
+def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Survey:
+    """Read a matrix once: faults with their place, totals, detected genes and, where asked, the spread of each gene."""
     n_cells, n_genes = matrix.shape
     totals, detected = np.zeros(n_cells), np.zeros(n_cells, dtype=np.int64)
-    sums, squares = np.zeros(n_genes), np.zeros(n_genes)
-    n_bad, n_negative, largest, all_whole = 0, 0, 0.0, True
-    first_bad: tuple[int, int] | None = None
     if not matrix.numeric:
         words = f"holds {getattr(matrix.values, 'dtype', 'unknown')} values, not numbers"
-        return Survey(words, 0, 0.0, False, totals, detected, sums)
+        return Survey(words, 0, 0.0, False, totals, detected, None, totals)
+    sums, squares, prints = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_cells)
+    key = np.random.default_rng(0).random(n_genes)
+    bad, n_negative, lowest, largest, all_whole = Nonfinite(), 0, 0.0, 0.0, True
     for start, rows in matrix.chunks():
-        values = rows.data.astype(np.float64)
-        bad = ~np.isfinite(values)
-        if bad.any():
-            n_bad += int(bad.sum())
-            if first_bad is None:
-                at = int(np.flatnonzero(bad)[0])
-                first_bad = (start + int(np.searchsorted(rows.indptr, at, side="right")) - 1, int(rows.indices[at]))
+        values = rows.data
+        if values.size == 0:
             continue
-        n_negative += int((values < 0).sum())
-        largest = max(largest, float(values.max(initial=0.0)))
-        all_whole = all_whole and bool(np.all(np.abs(values - np.round(values)) <= 1e-3))
-        here, row_of = slice(start, start + rows.shape[0]), np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-        totals[here] = np.bincount(row_of, weights=values, minlength=rows.shape[0])
-        detected[here] = np.bincount(row_of[values > 0], minlength=rows.shape[0])
-        sums += np.bincount(rows.indices, weights=values, minlength=n_genes)
-        squares += np.bincount(rows.indices, weights=values**2, minlength=n_genes)
+        low, high = float(values.min()), float(values.max())  # NaN and infinite values show in one of them
+        if not (np.isfinite(low) and np.isfinite(high)):
+            bad.add(start, rows)
+            continue
+        lowest, largest = min(lowest, low), max(largest, high)
+        n_negative += int((values < 0).sum()) if low < 0 else 0
+        if all_whole and values.dtype.kind == "f":
+            all_whole = bool(np.abs(values - np.rint(values)).max() <= 1e-3)
+        here = slice(start, start + rows.shape[0])
+        totals[here] = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()
+        prints[here] = rows @ key
+        positive = rows if low > 0 else rows > 0
+        detected[here] = np.diff(positive.indptr) if low > 0 else np.asarray(positive.sum(axis=1)).ravel()
+        if spread:
+            sums += np.bincount(rows.indices, weights=values, minlength=n_genes)
+            squares += np.bincount(rows.indices, weights=values.astype(np.float64) ** 2, minlength=n_genes)
     fault: str | None = None
-    if first_bad is not None:
-        cell, gene = cell_names[first_bad[0]], matrix.var.index[first_bad[1]]
-        fault = (
-            f"holds {n_bad:,} NaN or infinite values, the first in cell {cell!s} (row {first_bad[0]}), gene {gene!s}"
-        )
+    if bad.n_values:
+        fault = bad.words(cell_names, matrix.var.index)
     elif n_negative:
-        fault = f"holds {n_negative:,} negative values (it looks scaled, centred or corrected)"
+        fault = (
+            f"holds {n_negative:,} negative values, down to {lowest:.4g} "
+            "(it looks z-scored, centred, regressed or corrected)"
+        )
     elif largest == 0.0:
         fault = "holds only zeros"
-    sd = np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0.0))
-    return Survey(fault, n_negative, largest, all_whole, totals, detected, sd)
+    sd = np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0.0)) if spread else None
+    return Survey(fault, n_negative, largest, all_whole, totals, detected, sd, prints)
+
+
+@dataclass
+class Nonfinite:
+    """Where a matrix holds NaN or infinite values."""
+
+    n_values: int = 0
+    n_cells: int = 0
+    genes: set[int] = field(default_factory=set)
+    first: tuple[int, int] | None = None
+
+    def add(self, start: int, rows: sp.csr_matrix) -> None:
+        """Count those of a chunk whose first row is row `start` of the matrix."""
+        at = np.flatnonzero(~np.isfinite(rows.data))
+        cells = np.searchsorted(rows.indptr, at, side="right") - 1
+        self.n_values += at.size
+        self.n_cells += np.unique(cells).size
+        self.genes.update(np.unique(rows.indices[at]).tolist())
+        if self.first is None:
+            self.first = (start + int(cells[0]), int(rows.indices[at[0]]))
+
+    def words(self, cell_names: pd.Index, gene_names: pd.Index) -> str:
+        """How many there are, in how many cells and genes, and the place of the first."""
+        cell, gene = self.first or (0, 0)
+        return (
+            f"holds {self.n_values:,} NaN or infinite values, the first in cell {cell_names[cell]!s} (row {cell}), "
+            f"gene {gene_names[gene]!s}; {self.n_cells:,} cells and {len(self.genes):,} genes have some"
+        )

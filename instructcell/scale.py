@@ -3,6 +3,9 @@
 Two facts decide most files. A normalised UMI matrix still holds whole numbers in disguise: within one cell every value
 is a multiple of one UMI, the smallest value of the cell, once the right logarithm is undone. And where whole numbers
 are gone (TPM, RPKM) the totals of the cells are equal only after the right logarithm is undone.
+
+Whole numbers are not always counts: normalised values that were rounded lack the ones that every counted cell has, or
+bring every cell to the same total, and rounded logarithms end at about ten however deep the cell.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
+from instructcell.errors import MatrixError
+
 Kind = Literal["counts", "log1p", "linear", "scaled"]
 Evidence = dict[str, float | int | str | bool]
 
@@ -24,6 +29,9 @@ FEW_UMI = 20.0  # only small multiples are evidence: large ones are near a whole
 LARGEST_LOG = 25.0  # log2 of 33 million: no logarithm of expression is larger
 LARGEST_LOG_TWICE = 6.0  # log2(1 + LARGEST_LOG) is 4.7
 LARGEST_NATURAL_LOG = 14.0  # log(1e6 + 1) is 13.8
+TOLERANCES = (1e-3, 1e-2, 0.05, 0.1)  # how far recovered counts lie from whole numbers, as it is told
+ENOUGH_GENES = 50  # detected genes from which a counted cell surely holds a one
+DEEP_TOTAL = 1000  # total from which a counted cell surely has a gene above LARGEST_NATURAL_LOG
 USUAL_TARGETS = (1e4, 1e6, 1e5, 1e3)
 BARCODE_COUNTS = (
     256,
@@ -33,6 +41,14 @@ BARCODE_COUNTS = (
     65536,
 )  # distinct UMIs of 4 to 8 bases
 BASE_WORDS = {math.e: "natural log", 2.0: "log2", 10.0: "log10"}
+SCALE_NAMES: dict[str, tuple[Kind, float | None]] = {
+    **dict.fromkeys(("counts", "raw", "umi", "reads", "raw counts"), ("counts", None)),
+    **dict.fromkeys(("log1p", "log", "ln", "natural log", "lognorm", "logcounts"), ("log1p", math.e)),
+    "log2": ("log1p", 2.0),
+    "log10": ("log1p", 10.0),
+    **dict.fromkeys(("linear", "normalised", "normalized", "cpm", "cp10k", "tpm", "rpkm", "fpkm"), ("linear", None)),
+    **dict.fromkeys(("scaled", "z-score", "zscore"), ("scaled", None)),
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,8 @@ class Scale:
     counts_recovered
         Whether counts come back by dividing each cell by its smallest non-zero value.
     evidence
-        The numbers behind the verdict.
+        The numbers behind the verdict. Where counts were recovered, `recovered_share` of the values lie within
+        `recovered_within` of a whole number.
     """
 
     kind: Kind
@@ -63,8 +80,17 @@ class Scale:
     counts_recovered: bool = False
     evidence: Evidence = field(default_factory=dict)
 
+    @property
+    def exactness(self) -> str:
+        """How exactly counts came back: "within 0.001 of whole numbers in 99.8% of values"; "" where they did not."""
+        if not self.counts_recovered or "recovered_share" not in self.evidence:
+            return ""
+        share = float(self.evidence["recovered_share"])
+        said = "all values" if share == 1.0 else f"{min(share, 0.999):.1%} of values"
+        return f"within {self.evidence['recovered_within']:g} of whole numbers in {said}"
 
-def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None) -> Scale:
+
+def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None, declared: str | None = None) -> Scale:
     """Say on which scale a matrix is.
 
     Parameters
@@ -73,11 +99,18 @@ def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None) -> 
         Rows of the matrix, csr [n, G], finite and non-negative; a few hundred cells are enough.
     log_hint
         Base that the file itself names (scanpy writes ``uns["log1p"]``), used only where the numbers do not decide.
+    declared
+        What the user says the scale is, one of `SCALE_NAMES`; believed, and compared with the numbers.
 
     Returns
     -------
     Scale
         The verdict with its evidence.
+
+    Raises
+    ------
+    MatrixError
+        `declared` is no known scale, or no value of the matrix can be on it.
     """
     sample = _without_zeros(sample)
     values, starts = sample.data, _starts(sample)
@@ -85,12 +118,29 @@ def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None) -> 
         return Scale("counts", "no values above zero", evidence={"largest_value": 0.0})
     whole = float(np.mean(np.abs(values - np.round(values)) <= WHOLE))
     evidence: Evidence = {"largest_value": float(values.max()), "whole_number_share": round(whole, 4)}
+    if declared is not None:
+        return _declared(declared, values, starts, evidence)
     if whole == 1.0:
-        words = "only zeros and ones (detected or not)" if values.max() <= 1 else "raw counts (whole numbers)"
-        return Scale("counts", words, evidence=evidence)
+        return _recognise_whole(values, starts, evidence)
     if values.max() <= LARGEST_LOG:
         return _recognise_small(values, starts, evidence, log_hint)
     return _recognise_large(values, starts, evidence, whole)
+
+
+def scale_named(name: str) -> tuple[Kind, float | None]:
+    """Kind and base of the logarithm for what a user calls a scale.
+
+    Raises
+    ------
+    MatrixError
+        If no scale is called so.
+    """
+    found = SCALE_NAMES.get(name.strip().lower())
+    if found is None:
+        raise MatrixError(
+            f"scale {name!r} is not known; expected counts, log1p, log2, log10, linear (CPM, TPM, RPKM) or scaled."
+        )
+    return found
 
 
 def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
@@ -108,6 +158,10 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     scipy.sparse.csr_matrix
         float32 [n, G]. Each cell depends on that cell alone, so chunks of any size give the same result.
     """
+    if scale.kind != "log1p" and not scale.counts_recovered:  # linear as it is
+        linear = sp.csr_matrix(rows, dtype=np.float32, copy=True)
+        linear.eliminate_zeros()
+        return linear
     linear = _without_zeros(rows)
     if scale.kind == "log1p":
         linear.data = _undo_log(linear.data, scale.log_base or math.e, twice=scale.log_twice)
@@ -136,33 +190,85 @@ def per_gene_scaled(gene_sd: np.ndarray) -> Evidence | None:
     }
 
 
+def _declared(name: str, values: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
+    """The scale that the user names; counts are still recovered from it where they come out whole."""
+    kind, base = scale_named(name)
+    evidence["decided_by"] = "you"
+    if kind == "counts":
+        return Scale("counts", "counts, as you said", evidence=evidence)
+    if kind == "scaled":
+        return Scale("scaled", "scaled per gene, as you said", evidence=evidence)
+    if base is not None and values.max() * math.log(base) > LARGEST_LOG:
+        raise MatrixError(
+            f"The largest value is {values.max():,.6g}, so the values cannot be {BASE_WORDS[base]}(x + 1) as you said; "
+            "expected values up to about 20. Name another scale, or leave it to be recognised."
+        )
+    linear = values if base is None else _undo_log(values, base)
+    share = _share_of_whole_multiples(linear, values, starts)
+    evidence["whole_multiples_share"] = round(share, 4)
+    if share >= 0.9:
+        return _recovered(base or 1.0, linear, starts, evidence)
+    if base is None:
+        return Scale("linear", "normalised and not logged, as you said", evidence=evidence)
+    return Scale("log1p", f"{BASE_WORDS[base]}(x + 1) of normalised values, as you said", base, evidence=evidence)
+
+
+def _recognise_whole(values: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
+    """Whole numbers: counts, unless they look like normalised values that were rounded."""
+    if values.max() <= 1:
+        return Scale("counts", "only zeros and ones (detected or not)", evidence=evidence)
+    step = int(np.gcd.reduce(np.round(values).astype(np.int64)))
+    if step > 1 and values.max() > 2 * step:
+        evidence |= {"common_factor": step}
+        words = f"raw counts, each times {step:,}"
+        return Scale("linear", words, counts_recovered=True, evidence=evidence | _exactness(values, starts))
+    detected, totals = np.diff(np.append(starts, values.size)), np.add.reduceat(values, starts)
+    smallest, largest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    rich, deep = detected >= ENOUGH_GENES, totals >= DEEP_TOTAL
+    at_smallest = np.add.reduceat(values == np.repeat(smallest, detected), starts) / detected
+    stepped = (smallest > 1) & (at_smallest > 0.2)  # the ones have become twos or more; reads have all small numbers
+    without_ones = float(np.mean(stepped[rich])) if rich.sum() >= 5 else 0.0
+    flat = float(np.mean(largest[deep] <= LARGEST_NATURAL_LOG)) if deep.sum() >= 5 else 0.0
+    spread = _spread_of_totals(values, starts)
+    evidence |= {"cells_without_ones_share": round(without_ones, 4)}
+    if flat > 0.9 or (without_ones > 0.05 and values.max() <= LARGEST_NATURAL_LOG):
+        evidence |= {"decided_by": "rounded", "flat_share": round(flat, 4)}
+        words = "natural log(x + 1) of normalised values, rounded to whole numbers (much is lost)"
+        return Scale("log1p", words, math.e, evidence=evidence)
+    target = _round_target(float(np.median(totals))) if spread < 0.1 else None
+    per_million = target in (1e5, 1e6) and 1e-9 < spread < 0.02
+    if without_ones > 0.05 or per_million:
+        evidence |= {"decided_by": "rounded", "spread_of_totals": round(spread, 4)}
+        to_target = f" to about {target:,.0f} per cell" if target else ""
+        words = f"normalised{to_target} and rounded to whole numbers, not logged"
+        return Scale("linear", words, target_sum=target, evidence=evidence)
+    words = "raw counts (whole numbers)"
+    if starts.size >= 20 and spread <= 1e-9:
+        words += f", every cell downsampled to {totals[0]:,.0f}"
+    return Scale("counts", words, evidence=evidence)
+
+
 def _recognise_small(values: np.ndarray, starts: np.ndarray, evidence: Evidence, hint: float | None) -> Scale:
     """Values up to 25 that are not whole: nearly always a logarithm; which one, the cells themselves tell."""
-    linear = {base: _undo_log(values, base) for base in BASE_WORDS} | {1.0: values}
-    shares = {base: _share_of_whole_multiples(v, values, starts) for base, v in linear.items()}
-    base = max(shares, key=lambda b: shares[b])
-    if shares[base] >= 0.9:
-        evidence |= {"decided_by": "whole multiples of one UMI", "whole_multiples_share": round(shares[base], 4)}
-        return _recovered(base, linear[base], starts, evidence)
-    evidence["whole_multiples_share"] = round(shares[base], 4)
-
-    candidates: dict[tuple[float, bool], np.ndarray] = {(base, False): v for base, v in linear.items()}
+    linear = {(base, False): _undo_log(values, base) for base in BASE_WORDS} | {(1.0, False): values}
     if values.max() <= LARGEST_LOG_TWICE:
-        candidates |= {(base, True): _undo_log(values, base, twice=True) for base in (math.e, 2.0)}
-    spread = {key: _spread_of_totals(v, starts) for key, v in candidates.items()}
+        linear |= {(base, True): _undo_log(values, base, twice=True) for base in (math.e, 2.0)}
+    shares = {key: _share_of_whole_multiples(v, values, starts) for key, v in linear.items()}
+    (base, twice) = max(shares, key=lambda key: shares[key])
+    evidence["whole_multiples_share"] = round(shares[base, twice], 4)
+    if shares[base, twice] >= 0.9:
+        evidence["decided_by"] = "whole multiples of one UMI"
+        return _recovered(base, linear[base, twice], starts, evidence, twice=twice)
+
+    spread = {key: _spread_of_totals(v, starts) for key, v in linear.items()}
     (base, twice), second = sorted(spread, key=lambda key: spread[key])[:2]
     if spread[base, twice] < 0.05 and spread[base, twice] < 0.5 * spread[second]:
-        target = _round_target(float(np.median(np.add.reduceat(candidates[base, twice], starts))))
+        target = _round_target(float(np.median(np.add.reduceat(linear[base, twice], starts))))
         evidence |= {"decided_by": "equal totals per cell", "spread_of_totals": round(spread[base, twice], 4)}
         if base == 1.0:
-            return Scale(
-                "linear",
-                f"normalised to about {target:,.6g} per cell, not logged",
-                target_sum=target,
-                evidence=evidence,
-            )
-        how = f"{BASE_WORDS[base]}(x + 1)" + (" taken twice" if twice else "")
-        words = f"{how} of values normalised to about {target:,.0f} per cell"
+            words = f"normalised to about {target:,.6g} per cell, not logged"
+            return Scale("linear", words, target_sum=target, evidence=evidence)
+        words = f"{_log_words(base, twice=twice)} of values normalised to about {target:,.0f} per cell"
         return Scale("log1p", words, base, log_twice=twice, target_sum=target, evidence=evidence)
 
     evidence["decided_by"] = "uns['log1p']" if hint else "assumed from the range"
@@ -196,10 +302,12 @@ def _recognise_large(values: np.ndarray, starts: np.ndarray, evidence: Evidence,
     return Scale("linear", "RPKM, FPKM or TPM-like, not logged", evidence=evidence)
 
 
-def _recovered(base: float, linear: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
+def _recovered(
+    base: float, linear: np.ndarray, starts: np.ndarray, evidence: Evidence, *, twice: bool = False
+) -> Scale:
     """The verdict when values are whole multiples of one UMI once the logarithm of that base is undone."""
     one_umi = np.minimum.reduceat(linear, starts)
-    evidence["one_umi_median"] = float(np.median(one_umi))
+    evidence |= {"one_umi_median": float(np.median(one_umi)), **_exactness(linear, starts)}
     target = None
     if np.allclose(one_umi, 1.0, atol=1e-3):
         of = "raw counts"
@@ -208,8 +316,12 @@ def _recovered(base: float, linear: np.ndarray, starts: np.ndarray, evidence: Ev
         of = f"counts normalised to {target:,.0f} per cell" if target else "normalised counts"
     if base == 1.0:
         return Scale("linear", f"{of}, not logged", target_sum=target, counts_recovered=True, evidence=evidence)
-    words = f"{BASE_WORDS[base]}(x + 1) of {of}"
-    return Scale("log1p", words, base, target_sum=target, counts_recovered=True, evidence=evidence)
+    words = f"{_log_words(base, twice=twice)} of {of}"
+    return Scale("log1p", words, base, twice, target_sum=target, counts_recovered=True, evidence=evidence)
+
+
+def _log_words(base: float, *, twice: bool) -> str:
+    return f"{BASE_WORDS[base]}(x + 1)" + (" taken twice" if twice else "")
 
 
 def _target_of(linear: np.ndarray, starts: np.ndarray, one_umi: np.ndarray, evidence: Evidence) -> float | None:
@@ -282,21 +394,49 @@ def _counts_from_units(linear: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     starts, lengths = indptr[:-1][filled], np.diff(indptr)[filled]
     if starts.size == 0:
         return linear
+    multiples, solved = _multiples_of_one_umi(linear, starts, lengths)
+    return np.where(np.repeat(solved, lengths), np.round(multiples), multiples)
+
+
+def _multiples_of_one_umi(linear: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each value as a multiple of its cell's one UMI, and whether the cell [n] comes out in whole numbers.
+
+    The smallest value of a cell says roughly what one UMI is; the small counts together then say it exactly, which
+    float16 and tables of few decimals need for their large counts.
+    """
     multiples = linear / np.repeat(np.minimum.reduceat(linear, starts), lengths)
-    counts, open_cells = multiples.copy(), np.ones(starts.size, dtype=bool)
+    solved = np.zeros(starts.size, dtype=bool)
     for smallest_count in (1, 2, 3, 4):  # a shallow panel may hold no single UMI of a cell
-        scaled = multiples * smallest_count
+        scaled = multiples * smallest_count if smallest_count > 1 else multiples
         telling = scaled <= FEW_UMI
         near = telling & (np.abs(scaled - np.round(scaled)) < NEAR)
-        share = np.add.reduceat(near, starts, dtype=np.int64) / np.maximum(
-            np.add.reduceat(telling, starts, dtype=np.int64), 1
-        )
-        solved = open_cells & (share >= 0.95)
-        counts = np.where(np.repeat(solved, lengths), np.round(scaled), counts)
-        open_cells &= ~solved
-        if not open_cells.any():
+        share = np.add.reduceat(near, starts, dtype=np.int64) / np.add.reduceat(telling, starts, dtype=np.int64)
+        now = ~solved & (share >= 0.95)
+        multiples = np.where(np.repeat(now, lengths), scaled, multiples) if smallest_count > 1 else multiples
+        solved |= now
+        if solved.all():
             break
-    return counts
+    for few in (FEW_UMI, 10 * FEW_UMI):
+        whole = np.round(multiples)
+        weight = whole * ((multiples <= few) & (np.abs(multiples - whole) < 2 * NEAR))
+        bottom = np.add.reduceat(weight * whole, starts)
+        one = np.where(bottom > 0, np.add.reduceat(weight * multiples, starts) / np.maximum(bottom, 1), 1.0)
+        multiples = multiples / np.repeat(np.where(solved, one, 1.0), lengths)
+    return multiples, solved
+
+
+def _exactness(linear: np.ndarray, starts: np.ndarray) -> Evidence:
+    """How near the recovered counts lie to whole numbers: the narrowest tolerance that nearly all values keep."""
+    lengths = np.diff(np.append(starts, linear.size))
+    multiples, solved = _multiples_of_one_umi(linear, starts, lengths)
+    off = np.abs(multiples - np.round(multiples))
+    shares = {tolerance: float(np.mean(off <= tolerance)) for tolerance in TOLERANCES}
+    tolerance = next((t for t in TOLERANCES if shares[t] >= 0.95), TOLERANCES[-1])
+    return {
+        "recovered_within": tolerance,
+        "recovered_share": round(shares[tolerance], 4),
+        "recovered_cells_share": round(float(solved.mean()), 4),
+    }
 
 
 def _without_zeros(rows: sp.csr_matrix) -> sp.csr_matrix:

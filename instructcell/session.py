@@ -20,6 +20,7 @@ import pandas as pd
 from anndata import AnnData
 
 from instructcell import answers, intents, pl, tools
+from instructcell.batches import Reading
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport, inspect
@@ -211,13 +212,13 @@ class Session:
         """
         if self.adata is None:
             raise InstructCellError("found no loaded cells, expected some to save; load a file first")
-        return _write(self.adata, path)
+        return write_h5ad(self.adata, Path(path))
 
     def save_generated(self, path: str | Path) -> Path:
         """Write the latest pseudo-cells as .h5ad and return the path."""
         if self.generated is None:
             raise InstructCellError("found no pseudo-cells to save; ask for some first, e.g. 'generate 50 B cells'")
-        return _write(self.generated, path)
+        return write_h5ad(self.generated, Path(path))
 
     def _take(self, adata: AnnData, name: str) -> None:
         report = inspect(adata, genes=self.checkpoint.processor.genes)
@@ -318,7 +319,7 @@ class Session:
         return tools.annotate_steps(
             self.adata,
             checkpoint=self.checkpoint,
-            species=request.species,
+            reading=Reading(species=request.species),
             tissue=request.tissue,
             rows=rows,
             report=self.report,
@@ -593,9 +594,3 @@ def _card(report: DatasetReport) -> pd.DataFrame:
         "model genes measured": f"{report.n_shared_genes or 0:,} ({answers.percent(report.coverage or 0.0)})",
     }
     return pd.DataFrame({"property": list(shown), "value": list(shown.values())})
-
-
-def _write(adata: AnnData, path: str | Path) -> Path:
-    target = Path(path)
-    write_h5ad(adata, target)
-    return target

@@ -22,9 +22,12 @@ from anndata import AnnData
 
 from instructcell.errors import GeneAlignmentError, ReadError
 from instructcell.genes import GeneResolver
+from instructcell.reading.guard import FEWER_CELLS, check_memory
 
 BLOCK_VALUES = 10_000_000  # values parsed at a time: 80 MB
 DELIMITERS = ",\t;|"
+LONGEST_LINE = 2**26  # characters: the names of a million cells
+MOST_COLUMNS = 2_000_000
 LEAST_KNOWN = 0.05  # share of the names along one side that must be genes
 
 
@@ -114,20 +117,23 @@ def _layout(path: Path) -> Layout:
     with _told_as_read_error(path), open_text(path) as lines:
         head: list[str] = []
         n_before = 1
-        for line in lines:
+        while len(head) < 2 and (line := lines.readline(LONGEST_LINE)):
+            if len(line) == LONGEST_LINE:
+                raise ValueError(f"line {n_before + len(head)} is longer than {LONGEST_LINE:,} characters")
             if line.startswith("#") or not line.strip():
                 n_before += not head
                 continue
             head.append(line.rstrip("\r\n"))
-            if len(head) == 2:
-                break
     if len(head) < 2:
         raise ReadError(
             f"{path.name} holds {len(head)} line(s); expected a line of names and at least one line of numbers. "
             "Export the table again."
         )
     delimiter = max(DELIMITERS, key=head[0].count)
-    names, first = (next(csv.reader([line], delimiter=delimiter)) for line in head)
+    with _told_as_read_error(path):
+        names, first = (next(csv.reader([line], delimiter=delimiter)) for line in head)
+    if len(names) > MOST_COLUMNS:
+        raise ReadError(f"{path.name} has {len(names):,} columns; expected genes or cells. Export the table again.")
     if delimiter not in head[0] and len(first) < 2:
         raise ReadError(f"{path.name} has one column only; expected names and numbers separated by commas or tabs.")
     if len(names) == len(first) - 1:  # R writes no name over the row names
@@ -151,8 +157,8 @@ def _parse(path: Path, layout: Layout) -> Table:
             numeric = np.array([_mostly_numbers(frame[column]) for column in frame.columns])
         numbers = frame.loc[:, numeric]
         if numeric.any():
-            values = np.column_stack([_numbers(path, numbers[c], layout, names[-1]) for c in numbers])
-            blocks.append(sp.csr_matrix(values, dtype=np.float32))
+            blocks.append(sp.csr_matrix(_values(path, numbers, layout, names[-1]), dtype=np.float32))
+        check_memory(path.name, int(frame.memory_usage().sum()), FEWER_CELLS)  # there is room for another block
         words.append(frame.loc[:, ~numeric].astype(str))
     if numeric is None or not numeric.any():
         raise ReadError(f"{path.name} holds no numbers; expected cells by genes. Export the expression values.")
@@ -185,6 +191,13 @@ def _mostly_numbers(column: pd.Series) -> bool:
     if column.dtype.kind in "fiu":
         return True
     return bool(pd.to_numeric(column, errors="coerce").notna().mean() >= 0.5)
+
+
+def _values(path: Path, frame: pd.DataFrame, layout: Layout, rows: pd.Index) -> np.ndarray:
+    """Columns of numbers as one array [n, columns]."""
+    if all(dtype.kind in "fiu" for dtype in frame.dtypes):
+        return frame.to_numpy(dtype=np.float32)
+    return np.column_stack([_numbers(path, frame[column], layout, rows) for column in frame])
 
 
 def _numbers(path: Path, column: pd.Series, layout: Layout, rows: pd.Index) -> np.ndarray:

@@ -42,14 +42,16 @@ class Terminal:
             self.settle()
 
     def step(self, done: int, total: int | None, what: str) -> None:
-        """Move the progress bar."""
+        """Move the progress bar, which shows how many a second and the time left."""
         if self.quiet:
             return
         if self._bar is None:
             self._bar = _new_bar()
-            self._bar.add_task(what, total=total)
+            self._bar.add_task(what, total=total, speed="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=what)
+        rate = self._bar.tasks[0].speed
+        speed = f"{rate:,.0f}/s" if rate and total else ""
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=what, speed=speed)
 
     def settle(self) -> None:
         """Take the progress bar away."""
@@ -106,7 +108,8 @@ def _new_bar() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    speed = TextColumn("{task.fields[speed]}")
+    return Progress(*columns, speed, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
 def _cell(value: Any) -> str:

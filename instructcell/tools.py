@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,23 +19,53 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from instructcell import __version__
-from instructcell.align import AlignedCells, align_genes
+from instructcell import __version__, batches
+from instructcell.align import AlignedCells
+from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look
 from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.coverage import label_markers
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import InstructCellError, LabelError
-from instructcell.generation import generate_cells, score_labels
+from instructcell.generation import generate_cells
 from instructcell.labels import Label, LabelSet
 from instructcell.processor import Prompt
-from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt, generation_prompt
+from instructcell.prompts import generation_prompt
 from instructcell.retrieval import MarkerEvidence, marker_evidence, markers
+from instructcell.tasks import (
+    CELL_TYPE,
+    CELL_TYPE_ID,
+    CONFIDENCE,
+    DRUG_RESPONSE,
+    EMBED_CELLS,
+    EMBEDDING,
+    P_SENSITIVE,
+    RUN,
+    UNKNOWN,
+    Annotation,
+    AnnotationResult,
+    Arrays,
+    DrugResponse,
+    DrugResult,
+    Embedding,
+    Task,
+    calibrate,
+)
 
 __all__ = [
+    "CELL_TYPE",
+    "CELL_TYPE_ID",
+    "CONFIDENCE",
+    "DRUG_RESPONSE",
+    "EMBEDDING",
+    "P_SENSITIVE",
+    "RUN",
+    "UNKNOWN",
     "AnnotationResult",
     "DrugResult",
     "annotate",
     "annotate_steps",
+    "calibrate",
     "drug_response",
     "drug_response_steps",
     "embed",
@@ -46,76 +75,9 @@ __all__ = [
     "markers",
 ]
 
-UNKNOWN = "unknown"
-CELL_TYPE, CELL_TYPE_ID = "instructcell_cell_type", "instructcell_cell_type_id"
-CONFIDENCE, EMBEDDING, RUN = "instructcell_confidence", "X_instructcell", "instructcell"
-DRUG_RESPONSE, P_SENSITIVE = "instructcell_drug_response", "instructcell_p_sensitive"
-
 ProgressCallback = Callable[[int, int, str], None]
 Result = TypeVar("Result")
 Steps = Generator[tuple[int, int], None, Result]
-
-
-@dataclass(frozen=True)
-class AnnotationResult:
-    """Cell types with calibrated probabilities.
-
-    Attributes
-    ----------
-    table
-        One row per cell, indexed by its name: `cell_type` (or "unknown"), `cell_type_id`, `confidence`, `best_guess`,
-        `runner_up`, `runner_up_probability`; probabilities between 0 and 1.
-    embedding
-        [N, Z] what the cell encoder makes of each cell.
-    rows
-        Positions of the cells in the AnnData.
-    """
-
-    table: pd.DataFrame
-    embedding: np.ndarray
-    rows: np.ndarray
-    report: DatasetReport
-    checkpoint: Checkpoint = field(repr=False)
-
-    @property
-    def coverage(self) -> float:
-        """Share of the checkpoint's genes that the file measured."""
-        return float(self.report.coverage or 0.0)
-
-    @property
-    def composition(self) -> pd.DataFrame:
-        """Per cell type: id, number of cells, share of all cells and mean confidence; the largest first."""
-        groups = self.table.groupby("cell_type", observed=True)
-        table = pd.DataFrame(
-            {
-                "cell_type_id": groups["cell_type_id"].first(),
-                "cells": groups.size(),
-                "share": groups.size() / len(self.table),
-                "mean_confidence": groups["confidence"].mean(),
-            }
-        )
-        return table.sort_values(["cells", "mean_confidence"], ascending=False).reset_index()
-
-    @property
-    def unknown_share(self) -> float:
-        """Share of the cells whose best label was too uncertain to be given."""
-        return float((self.table["cell_type"] == UNKNOWN).mean())
-
-
-@dataclass(frozen=True)
-class DrugResult:
-    """Predicted response per cell: `table` holds `response` and `p_sensitive` (0..1), indexed by the cells' names."""
-
-    drug: Drug
-    table: pd.DataFrame
-    rows: np.ndarray
-    report: DatasetReport
-    checkpoint: Checkpoint = field(repr=False)
-
-    @property
-    def sensitive_share(self) -> float:
-        """Share of the cells predicted sensitive."""
-        return float((self.table["response"] == DRUG_ANSWERS[0]).mean())
 
 
 def annotate(
@@ -126,6 +88,10 @@ def annotate(
     species: str | None = None,
     tissue: str | None = None,
     layer: str | None = None,
+    scale: str | None = None,
+    gene_column: str | None = None,
+    force: bool = False,
+    engine: str = "auto",
     batch_size: int = 256,
     progress: ProgressCallback | None = None,
 ) -> AnnotationResult:
@@ -141,10 +107,16 @@ def annotate(
         Your own cell types; the checkpoint's finer types are summed into them. None: the checkpoint's types.
     species, tissue
         What is known about the sample; species is recognised when not given.
-    layer
-        Layer to read instead of the matrix that fits best.
+    layer, scale, gene_column
+        Which matrix to read, what its values are and which column of `var` names the genes, each instead of the
+        doctor's verdict (see `ic.pp.inspect`).
+    force
+        Go on with a file that measured very few of the model's genes.
+    engine
+        "lm": the language model reads every cell. "readout": a fast read-out of the cell embeddings does, and leaves
+        to the language model the cells it is not certain of. "auto": "lm" up to 20,000 cells, "readout" above.
     batch_size
-        Cells read at once; memory grows with it.
+        Cells the language model reads at once.
     progress
         Called with (done, total, what) after every batch.
 
@@ -160,6 +132,8 @@ def annotate(
         One of `labels` matches no type the checkpoint knows.
     MatrixError, GeneAlignmentError
         The file holds no usable expression, or too few known genes.
+    CheckpointError
+        engine="readout" and the checkpoint has none.
 
     Examples
     --------
@@ -167,9 +141,15 @@ def annotate(
     >>> result.composition
     """
     steps = annotate_steps(
-        adata, checkpoint=checkpoint, labels=labels, species=species, tissue=tissue, layer=layer, batch_size=batch_size
+        adata,
+        checkpoint=checkpoint,
+        labels=labels,
+        tissue=tissue,
+        reading=Reading(layer, scale, species, gene_column, force),
+        engine=engine,
+        batch_size=batch_size,
     )
-    return finish(steps, "annotating cells", progress)
+    return finish(steps, Annotation.what, progress)
 
 
 def annotate_steps(
@@ -177,9 +157,9 @@ def annotate_steps(
     *,
     checkpoint: str | Path | Checkpoint = "mini",
     labels: Sequence[str] | None = None,
-    species: str | None = None,
     tissue: str | None = None,
-    layer: str | None = None,
+    reading: Reading = AS_FOUND,
+    engine: str = "auto",
     batch_size: int = 256,
     rows: Sequence[int] | np.ndarray | None = None,
     report: DatasetReport | None = None,
@@ -189,22 +169,18 @@ def annotate_steps(
     With `rows` only those cells are read and nothing is written to `adata`. A `report` spares a second look at it.
     """
     loaded = open_checkpoint(checkpoint)
-    groups = None if labels is None else _project(loaded.labels, labels)
-    report = _report(adata, loaded, report, layer, species)
-    species = species or report.species
-    prompt = annotation_prompt(species=species, tissue=tissue)
-    chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
-    scores = yield from _score(adata, loaded, report, chosen, prompt, loaded.labels.names, "temperature", batch_size)
-    table = _annotation_table(scores.probabilities, loaded, groups, adata.obs_names[chosen])
-    result = AnnotationResult(table, scores.embedding, chosen, report, loaded)
-    if rows is None:
-        adata.obs[CELL_TYPE] = pd.Categorical(table["cell_type"])
-        adata.obs[CELL_TYPE_ID] = pd.Categorical(table["cell_type_id"])
-        adata.obs[CONFIDENCE] = table["confidence"].to_numpy(np.float32)
-        adata.obsm[EMBEDDING] = scores.embedding
-        arguments = {"labels": list(labels or []), "species": species, "tissue": tissue, "layer": layer}
-        _record(adata, "annotate", loaded, report, {**arguments, "batch_size": batch_size})
-    return result
+    report = _report(adata, loaded, report, reading)
+    task = Annotation(
+        loaded,
+        report,
+        n_cells=adata.n_obs if rows is None else len(rows),
+        labels=labels,
+        species=reading.species,
+        tissue=tissue,
+        engine=engine,
+        batch_size=batch_size,
+    )
+    return (yield from work(task, adata, reading, rows))
 
 
 def embed(
@@ -213,7 +189,10 @@ def embed(
     checkpoint: str | Path | Checkpoint = "mini",
     species: str | None = None,
     layer: str | None = None,
-    batch_size: int = 256,
+    scale: str | None = None,
+    gene_column: str | None = None,
+    force: bool = False,
+    batch_size: int = EMBED_CELLS,
     progress: ProgressCallback | None = None,
 ) -> np.ndarray:
     """Write the cell encoder's view of every cell into obsm `X_instructcell` and return it.
@@ -227,29 +206,23 @@ def embed(
     --------
     >>> embed(adata).shape
     """
-    steps = embed_steps(adata, checkpoint=checkpoint, species=species, layer=layer, batch_size=batch_size)
-    return finish(steps, "embedding cells", progress)
+    reading = Reading(layer, scale, species, gene_column, force)
+    steps = embed_steps(adata, checkpoint=checkpoint, reading=reading, batch_size=batch_size)
+    return finish(steps, Embedding.what, progress)
 
 
 def embed_steps(
     adata: AnnData,
     *,
     checkpoint: str | Path | Checkpoint = "mini",
-    species: str | None = None,
-    layer: str | None = None,
-    batch_size: int = 256,
+    reading: Reading = AS_FOUND,
+    batch_size: int = EMBED_CELLS,
     report: DatasetReport | None = None,
 ) -> Steps[np.ndarray]:
     """Work of `embed`, yielding (done, total) after every batch."""
     loaded = open_checkpoint(checkpoint)
-    report = _report(adata, loaded, report, layer, species)
-    rows, parts = np.arange(adata.n_obs), []
-    for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
-        parts.append(_pooled(loaded, counts, measured))
-        yield done, adata.n_obs
-    adata.obsm[EMBEDDING] = np.concatenate(parts)
-    _record(adata, "embed", loaded, report, {"species": species, "layer": layer, "batch_size": batch_size})
-    return adata.obsm[EMBEDDING]
+    report = _report(adata, loaded, report, reading)
+    return (yield from work(Embedding(loaded, report, batch_size=batch_size), adata, reading))
 
 
 def drug_response(
@@ -260,6 +233,9 @@ def drug_response(
     species: str | None = None,
     tissue: str | None = None,
     layer: str | None = None,
+    scale: str | None = None,
+    gene_column: str | None = None,
+    force: bool = False,
     batch_size: int = 256,
     progress: ProgressCallback | None = None,
 ) -> DrugResult:
@@ -269,6 +245,8 @@ def drug_response(
     ----------
     drug
         Name or synonym of a drug the checkpoint was trained on.
+    species, tissue, layer, scale, gene_column, force
+        As for `annotate`.
 
     Returns
     -------
@@ -284,8 +262,9 @@ def drug_response(
     --------
     >>> drug_response(adata, drug="gefitinib").sensitive_share
     """
+    reading = Reading(layer, scale, species, gene_column, force)
     steps = drug_response_steps(
-        adata, drug=drug, checkpoint=checkpoint, species=species, tissue=tissue, layer=layer, batch_size=batch_size
+        adata, drug=drug, checkpoint=checkpoint, tissue=tissue, reading=reading, batch_size=batch_size
     )
     return finish(steps, f"response to {drug}", progress)
 
@@ -295,31 +274,52 @@ def drug_response_steps(
     *,
     drug: str,
     checkpoint: str | Path | Checkpoint = "mini",
-    species: str | None = None,
     tissue: str | None = None,
-    layer: str | None = None,
+    reading: Reading = AS_FOUND,
     batch_size: int = 256,
     rows: Sequence[int] | np.ndarray | None = None,
     report: DatasetReport | None = None,
 ) -> Steps[DrugResult]:
     """Work of `drug_response`, yielding (done, total); with `rows` only those cells are read and nothing is written."""
     loaded = open_checkpoint(checkpoint)
-    known = find_drug(loaded, drug)
-    report = _report(adata, loaded, report, layer, species)
-    prompt = drug_prompt(known.name)
+    find_drug(loaded, drug)  # refused before the file is looked at
+    report = _report(adata, loaded, report, reading)
+    task = DrugResponse(loaded, report, drug=drug, tissue=tissue, batch_size=batch_size)
+    return (yield from work(task, adata, reading, rows))
+
+
+def work(
+    task: Task[Result], adata: AnnData, reading: Reading, rows: Sequence[int] | np.ndarray | None = None
+) -> Steps[Result]:
+    """Score the chosen cells piece by piece; the result of all cells is written into `adata`."""
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
-    scores = yield from _score(
-        adata, loaded, report, chosen, prompt, list(DRUG_ANSWERS), "drug_temperature", batch_size
-    )
-    sensitive = scores.probabilities[:, 0]
-    response = np.where(sensitive >= 0.5, *DRUG_ANSWERS)
-    table = pd.DataFrame({"response": response, "p_sensitive": sensitive}, index=adata.obs_names[chosen])
+    parts: list[Arrays] = []
+    for done, part in scored(task, adata, reading, chosen):
+        parts.append(part)
+        yield done, len(chosen)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    result = task.result(arrays, adata.obs_names[chosen], chosen)
     if rows is None:
-        adata.obs[DRUG_RESPONSE] = pd.Categorical(response, categories=list(DRUG_ANSWERS))
-        adata.obs[P_SENSITIVE] = sensitive.astype(np.float32)
-        arguments = {"drug": known.name, "species": species, "tissue": tissue, "layer": layer}
-        _record(adata, "drug_response", loaded, report, {**arguments, "batch_size": batch_size})
-    return DrugResult(known, table, chosen, report, loaded)
+        keep(task, adata, reading, result)
+    return result
+
+
+def scored(
+    task: Task[Result], adata: AnnData, reading: Reading, rows: np.ndarray
+) -> Iterator[tuple[int, Arrays]]:
+    """Yield (cells done, what the task found of the piece) over the chosen rows."""
+    done = 0
+    genes = task.loaded.processor.genes
+    for cells in aligned_pieces(adata, genes, task.report, rows, at_once=task.cells_at_once, reading=reading):
+        arrays = task.score(cells)
+        done += cells.counts.shape[0]
+        yield done, arrays
+
+
+def keep(task: Task[Result], adata: AnnData, reading: Reading, result: Result) -> None:
+    """Write the result of all cells into `adata`, with the record of the run."""
+    task.store(adata, result)
+    _record(adata, task.command, task.loaded, task.report, {**reading.to_dict(), **task.arguments})
 
 
 def generate(
@@ -331,6 +331,10 @@ def generate(
     library_size: float | None = None,
     condition: str | None = None,
     like: AnnData | None = None,
+    layer: str | None = None,
+    scale: str | None = None,
+    gene_column: str | None = None,
+    force: bool = False,
     seed: int = 0,
     checkpoint: str | Path | Checkpoint = "mini",
     batch_size: int = 256,
@@ -349,6 +353,8 @@ def generate(
         Total counts of a cell; None: drawn as the model learned it.
     like
         Cells whose species and library sizes are followed where these are not given.
+    layer, scale, gene_column, force
+        How to read `like`, as for `annotate`.
     seed
         Same seed, same cells.
 
@@ -374,9 +380,10 @@ def generate(
         raise InstructCellError(f"found a library size of {library_size:g}, expected a positive number of counts")
     depth: float | list[float] | None = library_size
     if like is not None:
-        report = inspect(like, species=species, genes=loaded.processor.genes)
+        reading = Reading(layer, scale, species, gene_column, force)
+        report = look_at(like, loaded, reading)
         species = species or report.species
-        depth = depth or _library_sizes(like, loaded, report, n, seed)
+        depth = depth or _library_sizes(like, loaded, report, reading, n, seed)
     prompt = generation_prompt(label.name, species=species, tissue=tissue, condition=condition)
     counts = generate_cells(
         loaded.model,
@@ -394,22 +401,29 @@ def generate(
     return pseudo
 
 
-def _report(
-    adata: AnnData, loaded: Checkpoint, report: DatasetReport | None, layer: str | None, species: str | None
-) -> DatasetReport:
+def _report(adata: AnnData, loaded: Checkpoint, report: DatasetReport | None, reading: Reading) -> DatasetReport:
     """The doctor's report with the coverage of the checkpoint's genes."""
     if report is None:
-        return inspect(adata, layer=layer, species=species, genes=loaded.processor.genes)
+        return look_at(adata, loaded, reading)
     return report if report.coverage is not None else report.with_genes(loaded.processor.genes)
 
 
-def _library_sizes(like: AnnData, loaded: Checkpoint, report: DatasetReport, n: int, seed: int) -> list[float] | None:
+def look_at(adata: AnnData, loaded: Checkpoint, reading: Reading = AS_FOUND) -> DatasetReport:
+    """The doctor's report on a file, with the genes of a checkpoint and the markers of its labels that the file has."""
+    markers = label_markers(label.id for label in loaded.labels if label.id)
+    return look(adata, loaded.processor.genes, reading, markers)
+
+
+def _library_sizes(
+    like: AnnData, loaded: Checkpoint, report: DatasetReport, reading: Reading, n: int, seed: int
+) -> list[float] | None:
     """Total counts over the checkpoint's genes of `n` cells drawn from a file; None where it holds no counts."""
     if report.scale != "counts" and not report.counts_recovered:
         return None
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(like.n_obs, min(like.n_obs, 2000), replace=False))
-    totals = np.asarray(align_rows(like, loaded, report, rows).counts.sum(axis=1)).ravel()
+    aligned = batches.align_rows(like, loaded.processor.genes, report, rows, reading)
+    totals = np.asarray(aligned.counts.sum(axis=1)).ravel()
     totals = totals[totals > 0]
     return rng.choice(totals, n).tolist() if len(totals) else None
 
@@ -421,6 +435,7 @@ def evidence_of(
     *,
     checkpoint: str | Path | Checkpoint = "mini",
     report: DatasetReport | None = None,
+    reading: Reading = AS_FOUND,
     max_cells: int = 500,
 ) -> MarkerEvidence:
     """Markers of a type that the cells at `rows` truly express, against up to `max_cells` of the other cells.
@@ -431,30 +446,42 @@ def evidence_of(
         The ontology does not know the type.
     """
     loaded = open_checkpoint(checkpoint)
-    report = _report(adata, loaded, report, None, None)
+    report = _report(adata, loaded, report, reading)
     others = np.setdiff1d(np.arange(adata.n_obs), rows)
     rng = np.random.default_rng(0)
     inside, outside = (
         np.sort(rng.choice(cells, max_cells, replace=False)) if len(cells) > max_cells else np.asarray(cells)
         for cells in (rows, others)
     )
-    here = align_rows(adata, loaded, report, inside)
-    there = align_rows(adata, loaded, report, outside).counts if len(outside) else None
+    genes = loaded.processor.genes
+    here = batches.align_rows(adata, genes, report, inside, reading)
+    there = batches.align_rows(adata, genes, report, outside, reading).counts if len(outside) else None
     return marker_evidence(here.counts, loaded.processor.genes, here.measured, cell_type, background=there)
 
 
 def evidence_table(
-    adata: AnnData, *, checkpoint: str | Path | Checkpoint = "mini", n_types: int = 6, n_genes: int = 4
+    adata: AnnData,
+    *,
+    checkpoint: str | Path | Checkpoint = "mini",
+    reading: Reading | None = None,
+    n_types: int = 6,
+    n_genes: int = 4,
 ) -> pd.DataFrame:
-    """The markers that the largest annotated types express: one row per type and gene, ready for `ic.pl.evidence`."""
+    """The markers that the largest annotated types express: one row per type and gene, ready for `ic.pl.evidence`.
+
+    The file is read as the annotation read it, unless `reading` says otherwise.
+    """
     if CELL_TYPE not in adata.obs:
         raise InstructCellError(f"found no '{CELL_TYPE}' in adata.obs; run ic.tl.annotate(adata) first")
     loaded = open_checkpoint(checkpoint)
-    report = inspect(adata, genes=loaded.processor.genes)
+    reading = reading or Reading.of_record(adata.uns.get(RUN, {}).get("arguments", {}))
+    report = look_at(adata, loaded, reading)
     named = adata.obs[CELL_TYPE].astype(str)
     ids = dict(zip(named, adata.obs[CELL_TYPE_ID].astype(str), strict=True))
     found = [
-        evidence_of(adata, ids[name] or name, np.flatnonzero(named == name), checkpoint=loaded, report=report)
+        evidence_of(
+            adata, ids[name] or name, np.flatnonzero(named == name), checkpoint=loaded, report=report, reading=reading
+        )
         for name in named[named != UNKNOWN].value_counts().index[:n_types]
     ]
     return evidence_frame(found, n_genes)
@@ -472,13 +499,6 @@ def open_checkpoint(checkpoint: str | Path | Checkpoint = "mini") -> Checkpoint:
     if isinstance(checkpoint, Checkpoint):
         return checkpoint
     return load_checkpoint(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Soften (temperature > 1) or sharpen probabilities [N, L] and let every row sum to 1."""
-    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-8, 1.0)) / temperature
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def find_generable(labels: LabelSet, cell_type: str) -> Label:
@@ -508,100 +528,9 @@ def find_drug(loaded: Checkpoint, name: str) -> Drug:
     return drugs_of(loaded).get(name)
 
 
-@dataclass(frozen=True)
-class _Scores:
-    probabilities: np.ndarray  # [N, L] calibrated
-    embedding: np.ndarray  # [N, Z]
-
-
-def _score(
-    adata: AnnData,
-    loaded: Checkpoint,
-    report: DatasetReport,
-    rows: np.ndarray,
-    prompt: str,
-    answers: list[str],
-    temperature: str,
-    batch_size: int,
-) -> Steps[_Scores]:
-    """Calibrated probabilities of the legal answers for each chosen cell."""
-    probabilities, embeddings, parsed = [], [], Prompt.parse(prompt)
-    for done, counts, measured in _batches(adata, loaded, report, rows, batch_size):
-        raw = score_labels(loaded.model, loaded.processor, [parsed] * len(counts), counts, measured, answers)
-        probabilities.append(np.asarray(raw))
-        embeddings.append(_pooled(loaded, counts, measured))
-        yield done, len(rows)
-    calibrated = calibrate(np.concatenate(probabilities), float(loaded.calibration.get(temperature, 1.0)))
-    return _Scores(calibrated, np.concatenate(embeddings))
-
-
-def _batches(
-    adata: AnnData, loaded: Checkpoint, report: DatasetReport, rows: np.ndarray, batch_size: int
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """Yield (cells done, counts [N, G], measured [N, G]) of the chosen rows; only one batch is dense at a time."""
-    if len(rows) == 0:
-        raise InstructCellError("found no cells to read, expected at least one; choose other cells")
-    device = next(loaded.model.parameters()).device
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        aligned = align_rows(adata, loaded, report, chosen)
-        counts = torch.from_numpy(aligned.counts.toarray()).float().to(device)
-        measured = torch.from_numpy(np.asarray(aligned.measured)).to(device).expand(len(chosen), -1)
-        yield start + len(chosen), counts, measured
-
-
 def align_rows(adata: AnnData, loaded: Checkpoint, report: DatasetReport, rows: np.ndarray) -> AlignedCells:
     """The chosen rows over the checkpoint's genes."""
-    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-        return align_genes(adata, loaded.processor.genes, report, rows=slice(int(rows[0]), int(rows[-1]) + 1))
-    return align_genes(adata, loaded.processor.genes, report, rows=rows)
-
-
-@torch.inference_mode()
-def _pooled(loaded: Checkpoint, counts: torch.Tensor, measured: torch.Tensor) -> np.ndarray:
-    embeddings = loaded.model.encode_cells(counts, measured)  # [N, K, Z]
-    return loaded.model.cell_encoder.pool(embeddings).float().cpu().numpy()  # [N, Z]
-
-
-def _project(labels: LabelSet, user_labels: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Each of the user's labels with our label positions summed into it; every one must match something."""
-    wanted = [label.strip() for label in user_labels if label.strip()]
-    if not wanted:
-        raise LabelError("found an empty list of labels, expected at least one cell type; leave it out to use all")
-    groups = [(label, list(indices)) for label, indices in labels.project(wanted)]
-    for label, indices in groups:
-        if not indices:
-            close = ", ".join(labels.close_to(label, 5))
-            raise LabelError(f"no cell type of this checkpoint falls under '{label}'. Close ones: {close}")
-    return groups
-
-
-def _annotation_table(
-    probabilities: np.ndarray, loaded: Checkpoint, groups: list[tuple[str, list[int]]] | None, names: pd.Index
-) -> pd.DataFrame:
-    """The best and the second label per cell, summed into the user's labels where given."""
-    if groups is None:
-        titles, ids = list(loaded.labels.names), [label.id for label in loaded.labels]
-    else:
-        titles = [title for title, _ in groups]
-        ids = [label.id if (label := loaded.labels.find(title)) else "" for title in titles]
-        probabilities = np.stack([probabilities[:, indices].sum(axis=1) for _, indices in groups], axis=1)
-    order = np.argsort(-probabilities, axis=1, kind="stable")  # [N, L]
-    first, confidence = order[:, 0], np.take_along_axis(probabilities, order[:, :1], axis=1)[:, 0]
-    second = order[:, 1] if probabilities.shape[1] > 1 else None
-    given = confidence >= float(loaded.calibration.get("unknown_below", 0.0))
-    title, cl_id = np.asarray(titles, dtype=object), np.asarray(ids, dtype=object)
-    return pd.DataFrame(
-        {
-            "cell_type": np.where(given, title[first], UNKNOWN),
-            "cell_type_id": np.where(given, cl_id[first], ""),
-            "confidence": np.clip(confidence, 0.0, 1.0),
-            "best_guess": title[first],
-            "runner_up": "" if second is None else title[second],
-            "runner_up_probability": 0.0 if second is None else probabilities[np.arange(len(second)), second],
-        },
-        index=names,
-    )
+    return batches.align_rows(adata, loaded.processor.genes, report, rows)
 
 
 def _pseudo_cells(

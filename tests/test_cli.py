@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from instructcell import __version__
 from instructcell.cli import VERBS, app
+from instructcell.errors import MatrixError
 from instructcell.output import OutputError, check_output, write_h5ad
 
 Run = Callable[..., Result]
@@ -138,6 +139,94 @@ def test_annotate_without_output_writes_nothing_and_says_so(
 def test_quiet_keeps_stderr_empty(run: Run, cells: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = run("annotate", cells, "-o", tmp_path / "out.h5ad", "--model", tiny_checkpoint, "--quiet")
     assert result.exit_code == 0 and result.stderr == ""
+
+
+def test_embed_writes_an_embedding_of_every_cell(run: Run, cells: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("embed", cells, "-o", "embedded.h5ad", "--model", tiny_checkpoint, "--json")
+    assert result.exit_code == 0, result.output
+    embedding = anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_instructcell"]
+    document = json.loads(result.stdout)
+    assert embedding.shape == (document["n_cells"], document["n_latent"])
+
+
+def test_annotate_says_who_read_the_cells(run: Run, cells: Path, tiny_checkpoint: Path) -> None:
+    document = json.loads(run("annotate", cells, "--model", tiny_checkpoint, "--json").stdout)
+    assert document["engine"] == "lm" and document["n_by_lm"] == document["n_cells"]
+    assert "read by the language model" in run("annotate", cells, "--model", tiny_checkpoint).stdout
+    assert "no fast read-out" in message(run("annotate", cells, "--model", tiny_checkpoint, "--engine", "readout"))
+    assert "auto, lm, readout" in message(run("annotate", cells, "--model", tiny_checkpoint, "--engine", "warp"))
+
+
+@pytest.mark.parametrize("verb", ["inspect", "annotate", "embed", "drug", "generate"])
+def test_what_the_user_says_of_a_file_is_told_to_the_doctor(
+    run: Run, cells: Path, tiny_checkpoint: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instructcell import batches, doctor
+
+    told: list[dict[str, str]] = []
+
+    def look(adata: AnnData, **arguments: str) -> None:
+        told.append(arguments)
+        raise MatrixError("found enough; stop here")
+
+    for module in (doctor, batches):
+        monkeypatch.setattr(module, "inspect", look)
+    drug = json.loads((tiny_checkpoint / "drugs.json").read_text())[0]["name"]
+    arguments = {
+        "embed": (cells, "-o", "out.h5ad"),
+        "drug": (cells, "--drug", drug),
+        "generate": ("--cell-type", _generable(tiny_checkpoint), "--like", cells, "-o", "out.h5ad"),
+    }.get(verb, (cells,))
+    said = ("--layer", "counts", "--scale", "log2", "--species", "mouse", "--gene-column", "symbol")
+    message(run(verb, *arguments, *said, "--model", tiny_checkpoint))
+    assert len(told) == 1 and told[0].pop("genes") and "INS" in told[0].pop("markers")["type B pancreatic cell"]
+    assert told[0] == {"layer": "counts", "scale": "log2", "species": "mouse", "gene_column": "symbol"}
+
+
+def test_a_file_of_few_of_the_models_genes_is_read_when_the_user_insists(
+    run: Run, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    synthetic_adata[:, :10].copy().write_h5ad(tmp_path / "panel.h5ad")
+    command = ("annotate", "panel.h5ad", "-o", "out.h5ad", "--model", tiny_checkpoint)
+    assert "10 of 200 model genes" in message(run(*command))
+    result = run(*command, "--few-genes-ok")
+    assert result.exit_code == 0, result.output
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").uns["instructcell"]["arguments"]["force"]
+
+
+def test_an_interrupted_run_says_how_to_continue_and_does(
+    run: Run, cells: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instructcell import tools
+
+    command = ("annotate", cells, "-o", "out.h5ad", "--model", tiny_checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(tools, "scored", _interrupt)
+        interrupted = run(*command)
+    assert interrupted.exit_code == 130 and "--resume" in interrupted.stderr
+    assert not (tmp_path / "out.h5ad").exists()
+    assert "holds another run" in message(run(*command, "--labels", "B cell", "--resume"))
+    assert run(*command, "--resume").exit_code == 0
+    assert (tmp_path / "out.h5ad").exists() and not (tmp_path / "out.h5ad.partial").exists()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_zarr_folder_becomes_a_zarr_folder(
+    run: Run, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    synthetic_adata.write_zarr(tmp_path / "cells.zarr")
+    command = ("annotate", "cells.zarr", "--model", tiny_checkpoint)
+    assert "call it out.zarr" in message(run(*command, "-o", "out.h5ad"))
+    result = run(*command, "-o", "out.zarr")
+    assert result.exit_code == 0, result.output
+    annotated = anndata.read_zarr(tmp_path / "out.zarr")
+    assert np.array_equal(_dense(annotated), _dense(synthetic_adata))
+    assert annotated.obs["instructcell_cell_type"].notna().all() and "X_instructcell" in annotated.obsm
+    assert "exists already" in message(run(*command, "-o", "out.zarr"))
+    assert run(*command, "-o", "out.zarr", "--force").exit_code == 0
 
 
 def test_generate_writes_the_same_integer_counts_for_the_same_seed(
@@ -290,7 +379,7 @@ def test_a_missing_file_is_named(run: Run, tiny_checkpoint: Path) -> None:
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run: Run, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instructcell.cells.read", lambda source: 1 // 0)
+    monkeypatch.setattr("instructcell.cells.read", lambda source, **_: 1 // 0)
     result = run("inspect", cells)
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 

@@ -21,6 +21,7 @@ from instructcell.genes import load_gene_table
 from instructcell.labels import Label, LabelSet, load_ontology
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, Prompt, build_tokenizer
+from instructcell.readout import LabelReadout
 from instructcell.resources import resource_path
 from train.collator import (
     CellCollator,
@@ -122,9 +123,10 @@ class Run:
             ]
         return requests
 
-    def save(self, folder: Path, calibration: Mapping[str, float]) -> None:
+    def save(self, folder: Path, calibration: Mapping[str, float], readout: LabelReadout | None = None) -> None:
         """Write the checkpoint folder, weights in half precision."""
-        save_checkpoint(folder, self.model, self.processor, self.labels, DrugSet.default(), dict(calibration))
+        drugs = DrugSet.default()
+        save_checkpoint(folder, self.model, self.processor, self.labels, drugs, dict(calibration), readout=readout)
 
     # ---- parts
 

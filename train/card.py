@@ -77,6 +77,7 @@ def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any
             "genes shared with the target; they choose among that file's labels, as the column *with options* does. *or narrower* also",
             "accepts a finer type than the authors' label.",
             "",
+            *readout_lines(evaluation),
             "## Pseudo-cells",
             "",
             *generation_table(evaluation),
@@ -124,6 +125,38 @@ def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> 
             f"{_accuracy(base, 'logistic regression')} | {_accuracy(base, '10-NN')} | {found['ece']:.3f} |"
         )
     return [*header, "|---|---|---|---|---|---|---|---|---|", *rows]
+
+
+def readout_lines(evaluation: dict[str, Any]) -> list[str]:
+    """How well the fast read-out stands for the language model; nothing where the checkpoint has none."""
+    found = evaluation.get("readout")
+    if not found:
+        return []
+    n_cells, same, left = (
+        sum(row[key] for row in found.values()) for key in ("cells", "same_label", "left_to_the_language_model")
+    )
+    with_tissue = [row for row in found.values() if "same_label_with_tissue" in row]
+    named = sum(row["same_label_with_tissue"] for row in with_tissue) / max(sum(row["cells"] for row in with_tissue), 1)
+    rows = [
+        f"| {name} | {row['cells']:,} | {row['same_label'] / row['cells']:.2%} | "
+        f"{row['left_to_the_language_model'] / row['cells']:.1%} | {row['accuracy']:.3f} | "
+        f"{row['accuracy_of_the_language_model']:.3f} |"
+        for name, row in found.items()
+    ]
+    return [
+        "## Large tables",
+        "",
+        "Files of up to 20,000 cells are read by the language model, cell by cell. Larger ones are read by a read-out of the cell",
+        "embeddings that was fitted to the language model's answers (`readout.safetensors`); cells it is not certain of go to the",
+        "language model all the same. `--engine` chooses; `uns[\"instructcell\"]` and the summary say which was used. Beside the",
+        f"language model on the same {n_cells:,} held-out cells the label is the same, `unknown` included, for {same / n_cells:.2%} of them,",
+        f"with {left / n_cells:.1%} left to the language model; with the tissue named in the prompt for {named:.2%}.",
+        "",
+        "| file | held-out cells | same label | left to the language model | accuracy | accuracy of the language model |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def generation_table(evaluation: dict[str, Any]) -> list[str]:

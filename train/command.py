@@ -44,6 +44,7 @@ def train(
     from train.build import Run
     from train.calibrate import fit_calibration
     from train.datasets import find_data
+    from train.distil import fit_readout
     from train.recipe import load_recipe, with_backbone
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -55,8 +56,11 @@ def train(
     run = Run(settings, find_data(data), runs / settings.output)
     run.train()
     calibration = fit_calibration(run.model, run.processor, run.labels, run.datasets, seed=settings.seed)
+    readout = fit_readout(
+        run.model, run.processor, run.labels, run.datasets, calibration, settings.augmentation, seed=settings.seed
+    )
     folder = output or SHIPPED / settings.output
-    run.save(folder, calibration)
+    run.save(folder, calibration, readout)
     typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ class Evaluation:
             "drug": self.drug(),
             "phrasing": self.phrasing(seed),
         }
+        if self.checkpoint.readout is not None:
+            result["readout"] = {name: self.readout(name) for name in self.datasets}
         result["minutes"] = round((time.time() - started) / 60, 1)
         return result
 
@@ -135,6 +138,29 @@ class Evaluation:
         if narrow is None or broad is None or broad.id == narrow.id or ontology.name(broad.id) != broad.name:
             return False
         return ontology.is_a(narrow.id, broad.id)
+
+    # ---- the fast read-out
+
+    def readout(self, name: str) -> dict[str, Any]:
+        """The read-out beside the language model on the held-out cells of one file, also with the tissue named."""
+        cells = self.datasets[name]
+        rows = np.flatnonzero(cells.held_out)
+        adata, truth = self._file(name, rows), cells.label[rows]
+        tissues = Counter(str(tissue) for tissue in cells.tissue[rows] if tissue).most_common(1)
+        result: dict[str, Any] = {"cells": len(rows)}
+        for words, tissue in (("", None), *(("_with_tissue", tissue) for tissue, _ in tissues)):
+            slow, fast = (
+                tools.annotate(adata.copy(), checkpoint=self.checkpoint, tissue=tissue, engine=engine)
+                for engine in ("lm", "readout")
+            )
+            ours, theirs = (found.table["cell_type"].to_numpy(str) for found in (fast, slow))
+            result[f"same_label{words}"] = int((ours == theirs).sum())
+            result[f"left_to_the_language_model{words}"] = fast.n_by_lm
+            result[f"accuracy{words}"] = round(metrics.accuracy(truth, ours), 4)
+            result[f"accuracy_of_the_language_model{words}"] = round(metrics.accuracy(truth, theirs), 4)
+        share = result["same_label"] / len(rows)
+        self.say(f"{name}: the read-out says what the language model says of {share:.2%} of the held-out cells")
+        return result
 
     # ---- pseudo-cells
 
