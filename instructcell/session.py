@@ -23,7 +23,7 @@ from instructcell import answers, intents, pl, tools
 from instructcell.batches import Reading
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
-from instructcell.doctor import DatasetReport, inspect
+from instructcell.doctor import DatasetReport
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError, LabelError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
@@ -221,7 +221,7 @@ class Session:
         return write_h5ad(self.generated, Path(path))
 
     def _take(self, adata: AnnData, name: str) -> None:
-        report = inspect(adata, genes=self.checkpoint.processor.genes)
+        report = tools.look_at(adata, self.checkpoint)
         tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
         self.adata, self.report, self.name = adata, report, name
         self.annotation = self.drug_result = self._last = self._asked = None
