@@ -119,9 +119,8 @@ def test_a_probe_that_waits_for_its_turn_is_given_time(whole, tmp_path, monkeypa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals there")
 def test_a_crash_of_the_library_is_a_sentence(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        probe, "__file__", stand_in(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    )
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(probe, "__file__", stand_in(tmp_path, crash))
     with pytest.raises(ReadError, match=r"the HDF5 library crashed on it \(SIGSEGV\)"):
         check_hdf5(whole)
 
