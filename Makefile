@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python;
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help chat test lint fix train-mini evaluate resources bench bench-million bench-peers install clean
+.PHONY: help chat test lint fix train-mini evaluate resources bench bench-million bench-fuzz bench-peers install clean
 
 help: ## List the targets and the variables
 	@echo "InstructCell: ask single cells questions in plain language."
@@ -59,6 +59,9 @@ bench-million: $(STAMP) ## Annotate a million cells beside the time to only read
 
 bench-peers: $(STAMP) ## Compare with other tools, in an environment of their own
 	$(BIN)/python benchmarks/peers.py $(ARGS)
+
+bench-fuzz: $(STAMP) ## Read thousands of damaged files; only clear errors may come out
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 install: $(STAMP) ## Make .venv and install everything into it
 

@@ -12,7 +12,7 @@ import gradio as gr
 
 from chat_ui import handlers
 from chat_ui.card import dataset_card
-from chat_ui.handlers import EXTENSIONS, MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
+from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
 from chat_ui.theme import STYLE_SHEET, page_theme
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ STARTING = "Waking up …"
 READY = "Ask about cells, genes or drugs"
 NO_RESULTS = '<p class="ic-nothing">Maps, tables and downloads appear here as you ask.</p>'
 LIMIT = f"{MAX_UPLOAD_BYTES / 1024**3:.0f} GB"
-FORMATS = f'<p class="ic-formats">{" ".join(EXTENSIONS)}, up to {LIMIT}. The file stays on this machine.</p>'
+FORMATS = (
+    '<p class="ic-formats">.h5ad .h5 .loom .h5mu .csv .tsv, the three files of a 10x matrix, or a .zip of one of these '
+    f"or of a .zarr, up to {LIMIT}. They stay on this machine.</p>"
+)
 TOGGLE_THEME = "() => { document.body.classList.toggle('dark') }"
 
 
@@ -160,7 +163,10 @@ def _chat_column() -> tuple[gr.Chatbot, gr.HTML, list[gr.Button], gr.Textbox]:
 def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.HTML]:
     with gr.Group(elem_id="ic-data"):
         card = gr.HTML(dataset_card(None, ""), elem_id="ic-card")
-        upload = gr.File(label="Upload cells", show_label=False, height=84, interactive=False, elem_id="ic-upload")
+        upload = gr.File(
+            label="Upload cells", show_label=False, height=84, interactive=False, elem_id="ic-upload",
+            file_count="multiple",
+        )  # fmt: skip
         gr.HTML(FORMATS, elem_id="ic-formats")
         with gr.Row(elem_id="ic-examples"):
             gr.HTML("or try", elem_id="ic-or")
@@ -206,10 +212,11 @@ class Visits:
         """Answer a question."""
         yield from drawn(conversation, handlers.ask(conversation, question))
 
-    def upload(self, conversation: Conversation, path: str | None) -> Iterator[list[Any]]:
-        """Read an uploaded file."""
-        if path is not None:
-            yield from drawn(conversation, handlers.load(conversation, Path(path)))
+    def upload(self, conversation: Conversation, paths: list[str] | None) -> Iterator[list[Any]]:
+        """Read an uploaded file, or the files of one matrix."""
+        if paths:
+            path = handlers.gather(conversation, [Path(path) for path in paths])
+            yield from drawn(conversation, handlers.load(conversation, path))
 
     def rest(self, conversation: Conversation) -> list[Any]:
         """Show the page at rest after a visitor stopped an answer."""

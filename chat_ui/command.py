@@ -47,7 +47,7 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
     if file is not None:
         from chat_ui.handlers import check_upload
 
-        if not file.is_file():
+        if not file.exists():
             raise InstructCellError(f"there is no file {file}; give the path of a file of cells, or start without one")
         check_upload(file)
     keep_uploads_apart()

@@ -22,6 +22,7 @@ from chat_ui.card import dataset_card, status_line
 from chat_ui.plots import fit_page
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
+from instructcell.reading.kinds import KNOWN, SUFFIXES, is_known
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".h5ad", ".h5", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+EXTENSION = re.compile(f"({'|'.join(map(re.escape, SUFFIXES))})+$", re.IGNORECASE)
 MAX_UPLOAD_BYTES = 2 * 1024**3
 MAX_QUESTION_CHARACTERS = 2_000
 MAX_SHOWN_CHARACTERS = 300  # of a question, in its bubble
@@ -124,6 +125,18 @@ def load(conversation: Conversation, path: Path, name: str | None = None) -> Ite
     yield from _turn(conversation, f"Read {name}", f"reading {name}", lambda: _load(conversation, path, name))
 
 
+def gather(conversation: Conversation, paths: list[Path]) -> Path:
+    """Return what to load of an upload: the one file, or a folder of several, such as the three of a 10x matrix."""
+    if len(paths) == 1:
+        return paths[0]
+    matrix = next((path.name for path in paths if ".mtx" in path.name.lower()), paths[0].name)
+    folder = _new_folder(conversation) / f"{matrix} and {len(paths) - 1} more"
+    folder.mkdir()
+    for path in paths:
+        shutil.move(path, folder / path.name)
+    return folder
+
+
 def stop(conversation: Conversation) -> View:
     """Return the page at rest when a visitor stops an answer; what was said so far stays."""
     view = conversation.view
@@ -135,19 +148,20 @@ def stop(conversation: Conversation) -> View:
 
 
 def check_upload(path: Path) -> None:
-    """Raise unless the file has a known extension, is not empty and is not too large.
+    """Raise unless the file, or what a folder holds, is of a known kind, not empty and not too large.
 
     Raises
     ------
     InstructCellError
         Says what was found, what is expected and what to do.
     """
-    if not path.name.lower().endswith(EXTENSIONS):
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    if not any(is_known(file.name) for file in files) and not is_known(path.name):
         raise InstructCellError(
-            f"{path.name} is not a file of cells I can read: expected one of {', '.join(EXTENSIONS)}. "
+            f"{path.name} is not a file of cells I can read: expected one of {KNOWN}. "
             "Save the counts as .h5ad (AnnData) or as a table with one row per cell, then upload that."
         )
-    size = path.stat().st_size
+    size = sum(file.stat().st_size for file in files)
     if size == 0:
         raise InstructCellError(f"{path.name} is empty (0 bytes). Export it again, then upload the new file.")
     if size > MAX_UPLOAD_BYTES:
@@ -273,7 +287,7 @@ def _annotated_file(conversation: Conversation) -> Path | None:
     if not any(answers):
         return None
     if conversation.saved is None or any(new is not old for new, old in zip(answers, conversation.saved, strict=True)):
-        stem = re.sub(r"\.(h5ad|h5|csv|tsv)(\.gz)?$", "", conversation.file_name, flags=re.IGNORECASE) or "cells"
+        stem = EXTENSION.sub("", conversation.file_name) or "cells"
         path = session.save_annotated(_new_folder(conversation) / f"{stem}_instructcell.h5ad")
         conversation.saved, conversation.annotated = answers, path
     return conversation.annotated

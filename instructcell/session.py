@@ -146,7 +146,7 @@ class Session:
         Parameters
         ----------
         source
-            A file (.h5ad, 10x .h5, .csv, .tsv) or an AnnData.
+            A file or folder that `instructcell.cells.read` knows, or an AnnData.
         name
             How to call them; the file's name by default.
 

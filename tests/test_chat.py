@@ -185,6 +185,7 @@ def test_generated_cells_can_be_downloaded(conversation: Conversation) -> None:
         ("cells.h5ad", b"", "is empty"),
         ("cells.exe", b"MZ", "expected one of .h5ad"),
         ("cells.gz", b"\x1f\x8b", "expected one of .h5ad"),
+        ("cells.zip", b"", "is empty"),
     ],
 )
 def test_a_bad_file_is_one_sentence_and_the_cells_before_stay(
@@ -198,6 +199,33 @@ def test_a_bad_file_is_one_sentence_and_the_cells_before_stay(
     assert words in said(view) and "Traceback" not in said(view)
     assert view.card == before and not view.busy
     assert "type B" in said(last(handlers.ask(conversation, "What are these cells?")))
+
+
+def test_several_uploaded_files_become_one_folder(conversation: Conversation, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("barcodes.tsv", "features.tsv", "matrix.mtx")]
+    for path in paths:
+        path.write_text("1")
+    folder = handlers.gather(conversation, paths)
+    assert folder.name == "matrix.mtx and 2 more"
+    assert sorted(path.name for path in folder.iterdir()) == ["barcodes.tsv", "features.tsv", "matrix.mtx"]
+    handlers.check_upload(folder)
+    assert handlers.gather(conversation, [tmp_path]) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Islet.H5AD", "Islet_instructcell.h5ad"),
+        ("a.b.zarr.zip", "a.b_instructcell.h5ad"),
+        ("c", "c_instructcell.h5ad"),
+    ],
+)
+def test_the_download_is_named_after_the_upload(
+    conversation: Conversation, islet_file: Path, name: str, written: str
+) -> None:
+    last(handlers.load(conversation, islet_file, name))
+    view = last(handlers.ask(conversation, "What are these cells?"))
+    assert view.annotated is not None and view.annotated.name == written
 
 
 def test_a_file_that_is_too_large_is_turned_away(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -218,9 +219,28 @@ def latin1_csv(folder: Path) -> Path:
     return folder / "c.csv"
 
 
+def utf16_tsv(folder: Path) -> Path:
+    (folder / "c.tsv").write_bytes("cell\tTP53\na\t1\n".encode("utf-16"))
+    return folder / "c.tsv"
+
+
+def excel_as_csv(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "c.csv", "w") as workbook:
+        workbook.writestr("[Content_Types].xml", "<Types/>")
+    return folder / "c.csv"
+
+
+def csv_of_one_endless_field(folder: Path) -> Path:
+    (folder / "c.csv").write_text("cell,TP53\na," + "9" * 200_000 + "\n")
+    return folder / "c.csv"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (utf16_tsv, "text in UTF-16.*Save it again as UTF-8"),
+        (excel_as_csv, "Excel workbook"),
+        (csv_of_one_endless_field, "field larger than"),
         (text_as_h5ad, "text file, not HDF5"),
         (truncated_h5ad, "truncated"),
         (truncated_gzip, "cannot be read as a table"),

@@ -1,8 +1,9 @@
 """Whether an HDF5 file can be opened safely: asked in a short-lived process before this one touches the file.
 
 The HDF5 library holds Python's global lock while it works, so a loop in it could not be stopped from a thread. The
-other process (`probe`) may use `PROBE_MEMORY` and `PROBE_SECONDS` of processor time; waiting for a slow disk does not
-count, only `timeout` bounds that. What it leaves unread of a large file can still turn out damaged later, as an error.
+other process (`probe`) may use `PROBE_MEMORY` and `PROBE_SECONDS` of processor time; waiting for a slow disk or a busy
+machine does not count, only `timeout` bounds that. Of a large file it leaves parts unread (see `probe`); what is wrong
+with them shows when they are read, as an error.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from instructcell.reading import probe
 
 PROBE_MEMORY = 3 * 2**29  # address space: 1.5 GB
 PROBE_SECONDS = 10
+LITTLE_WORK = 2.0  # seconds of processor time
+MOST_PATIENCE = 10  # times `timeout`
 SPARE_MEMORY = 2**28  # left to the rest of the program
 READ_IN_ROWS = "Open it with backed=True, as `instructcell annotate` does, or bring fewer cells."
 FEWER_CELLS = "Bring fewer cells, or save them as .h5ad, which can be read in rows."
@@ -35,7 +38,8 @@ def check_hdf5(path: Path, *, timeout: float | None = 30.0) -> dict[str, int]:
     path
         The file.
     timeout
-        Seconds after which the look is given up; None: the file is trusted and nothing is checked.
+        Seconds after which a look that still works is given up (ten times as many when it mostly waits for the disk or
+        the processor); None: the file is trusted and nothing is checked.
 
     Returns
     -------
@@ -55,24 +59,23 @@ def check_hdf5(path: Path, *, timeout: float | None = 30.0) -> dict[str, int]:
         return {}
     command = [sys.executable, "-P", probe.__file__, os.fspath(path), str(PROBE_MEMORY), str(PROBE_SECONDS)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ReadError(
-            f"{path.name} could not be looked through within {timeout:.0f} s; it is damaged or lies on a very slow "
-            "disk. Copy it to this machine's own disk, or download it again."
-        ) from error
-    if done.returncode == probe.NO_H5PY:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        try:
+            told, complaints = _wait(process, path, timeout)
+        except BaseException:  # also when somebody presses Ctrl-C meanwhile
+            process.kill()
+            raise
+    if process.returncode == probe.NO_H5PY:
         return {}
-    if done.returncode < 0:
-        raise ReadError(f"{path.name} is damaged: {_end_of(-done.returncode)}. Copy or download it again.")
+    if process.returncode < 0:
+        raise ReadError(f"{path.name} is damaged: {_end_of(-process.returncode)}. Copy or download it again.")
     try:
-        found = json.loads(done.stdout)
+        found = json.loads(told)
     except ValueError as error:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"the check of {path.name} ended with {done.returncode}: {words[-1:]}") from error
+        words = complaints.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(f"the check of {path.name} ended with {process.returncode}: {words[-1:]}") from error
     if "lacks" in found:
         raise ReadError(
             f"{path.name} is compressed with {found['lacks']}, which needs hdf5plugin; it is not installed. Install it "
@@ -81,6 +84,23 @@ def check_hdf5(path: Path, *, timeout: float | None = 30.0) -> dict[str, int]:
     if "fault" in found:
         raise damaged(path.name, found["fault"])
     return {str(name): int(size) for name, size in found["sizes"].items()}
+
+
+def _wait(process: subprocess.Popen[bytes], path: Path, timeout: float) -> tuple[bytes, bytes]:
+    """What the probe wrote. One that got little of the processor is not looping but waits: for a disk or its turn."""
+    patience = timeout
+    while True:
+        try:
+            return process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            worked = sum(psutil.Process(process.pid).cpu_times()[:2])
+            if worked < LITTLE_WORK and patience < MOST_PATIENCE * timeout:
+                patience += timeout
+                continue
+            raise ReadError(
+                f"{path.name} could not be looked through within {patience:.0f} s; it is damaged or lies on a very "
+                "slow disk. Copy it to this machine's own disk, or download it again."
+            ) from error
 
 
 def check_memory(name: str, needed: int, remedy: str = READ_IN_ROWS) -> None:

@@ -31,6 +31,7 @@ MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip-compressed file"),
     (b"PK\x03\x04", "a zip archive"),
+    (b"\xff\xfe", "text in UTF-16"),
     (b"\x80", "a Python pickle, which is never opened"),
     (b"RDX", "an R data file"),
     (b"BZh", "a bzip2-compressed file"),
@@ -38,6 +39,7 @@ MAGIC = (
     (b"\x89PNG", "a picture"),
     (b"\xd0\xcf\x11\xe0", "an old Excel file"),
 )
+HDF5_STARTS = (0, 512, 1024, 2048, 4096)  # a MuData file puts a line of its own before the HDF5
 GZIP, HDF5, ZIP = MAGIC[1][0], MAGIC[0][0], MAGIC[2][0]
 
 
@@ -69,7 +71,7 @@ def kind_of(path: Path) -> str:
     if not head:
         raise ReadError(f"{path.name} is empty (0 bytes); expected {KNOWN}. Copy or download it again.")
     if name.endswith(HDF5_SUFFIXES):
-        if not head.startswith(HDF5):
+        if not any(head.startswith(HDF5, start) for start in HDF5_STARTS):
             raise ReadError(f"{path.name} is {what_is(head)}, not HDF5 as its name says. {_remedy(head)}")
         return "hdf5"
     if name.endswith((".zip", ".zarr")) and not head.startswith(ZIP):
@@ -95,6 +97,8 @@ def is_known(name: str) -> bool:
 
 def what_is(head: bytes) -> str:
     """What a file is, from its first bytes."""
+    if head.startswith(ZIP) and b"[Content_Types].xml" in head:
+        return "an Excel workbook or other Office file"
     for magic, words in MAGIC:
         if head.startswith(magic):
             return words
@@ -107,7 +111,7 @@ def what_is(head: bytes) -> str:
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(512)
+            return file.read(8192)
     except OSError as error:
         raise ReadError(f"{path.name} cannot be opened: {error.strerror or error}. Check its permissions.") from error
 
@@ -121,6 +125,10 @@ def _remedy(head: bytes) -> str:
         return "Unpack it first, or name a text table .csv.gz or .tsv.gz."
     if what == "an HDF5 file":
         return "Name it .h5ad or .h5."
+    if what == "text in UTF-16":
+        return "Save it again as UTF-8; Excel calls that CSV UTF-8."
+    if "Excel" in what:
+        return "Save the sheet with the counts as CSV UTF-8."
     if what == "a zip archive":
         return "Name it .zip, or unpack it and choose the file inside."
     return f"Bring the data as {KNOWN}."
