@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Coverage:
     counts_share
         Share of the cells' counts (linear scale, in a sample of cells) that lie in genes of the model, 0..1.
     marker_share
-        Share of the label markers that the file measured, 0..1; None when no markers were given.
+        Share of the label markers that the file measured, 0..1; None when there are none.
     markers_lost
         Cell type -> its markers that the file lacks, for types that lose more than half of them, worst first.
     """
@@ -75,7 +76,7 @@ def coverage_of(
     genes
         Human symbols of the model's genes.
     markers
-        Cell type -> its marker genes, as `label_markers` gives them.
+        Cell type -> its marker genes, as `label_markers` gives them; those of all types of the label map for None.
 
     Examples
     --------
@@ -85,6 +86,7 @@ def coverage_of(
     known, there = set(genes), {symbol for symbol in symbols if symbol is not None}
     in_model = np.fromiter((symbol in known for symbol in symbols), dtype=bool, count=len(symbols))
     counts_share = float(np.asarray(weights)[in_model].sum())
+    markers = known_markers() if markers is None else markers
     if not markers:
         return Coverage(len(known), len(known & there), counts_share)
     wanted = {gene for of_type in markers.values() for gene in of_type}
@@ -98,6 +100,12 @@ def coverage_of(
         marker_share=len(wanted & there) / len(wanted),
         markers_lost={name: lost[name] for name in worst},
     )
+
+
+@lru_cache(maxsize=1)
+def known_markers() -> dict[str, list[str]]:
+    """The markers of every cell type of the label map, which the shipped checkpoint knows."""
+    return label_markers(read_table("label_map.tsv")["id"])
 
 
 def label_markers(label_ids: Iterable[str], n: int = N_MARKERS) -> dict[str, list[str]]:

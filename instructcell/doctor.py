@@ -67,7 +67,8 @@ def inspect(
     genes
         The model's genes (human symbols); with them the report tells the coverage.
     markers
-        Cell type -> marker genes (`instructcell.coverage.label_markers`); with them, which markers the file lacks.
+        Cell type -> marker genes (`instructcell.coverage.label_markers`), to tell with `genes` which of them the file
+        lacks; those of the shipped checkpoint's types for None.
 
     Returns
     -------
