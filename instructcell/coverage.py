@@ -50,12 +50,12 @@ class Coverage:
                 f"only {self.counts_share:.0%} of the cells' counts lie in genes that the model knows: answers are "
                 "less certain"
             )
-        if self.marker_share is not None and (self.marker_share < LOW or self.markers_lost):
+        if self.marker_share is not None and self.marker_share < LOW:
             worst = [f"{name} ({', '.join(genes[:4])})" for name, genes in list(self.markers_lost.items())[:4]]
             more = len(self.markers_lost) - len(worst)
             others = f" and {more} more types" if more > 0 else ""
             hit = f"; most are lost for {', '.join(worst)}{others}" if worst else ""
-            said.append(f"the file measured {self.marker_share:.0%} of the markers of the model's cell types{hit}")
+            said.append(f"the file measured only {self.marker_share:.0%} of the markers of the model's cell types{hit}")
         return said
 
 
