@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from instructcell.doctor import DatasetReport
 
 SCALES = {"counts": "Raw counts", "log1p": "Log-normalised", "linear": "Not counts, linear", "scaled": "Scaled"}
+IDS = {
+    "symbol": "symbols", "ensembl": "Ensembl ids", "entrez": "Entrez ids", "alias": "older names",
+    "mixed": "names of several kinds", "number": "numbers",
+}  # fmt: skip
 NO_CELLS = "No cells yet. Upload a file or try an example; questions about markers and genes work without."
-LOW_COVERAGE = 0.3  # below it the card colours the coverage as a warning
+LOW_COVERAGE = 0.6  # share of the cells' counts in genes of the model below which the card colours it as a warning
 
 
 def dataset_card(report: DatasetReport | None, name: str) -> str:
@@ -26,8 +30,8 @@ def dataset_card(report: DatasetReport | None, name: str) -> str:
     if report is None:
         return f'<div class="ic-card ic-empty">{NO_CELLS}</div>'
     facts = [
-        ("Cells", f"{report.n_cells:,}", ""),
-        ("Genes", f"{report.n_genes:,}", ""),
+        ("Cells", f"{report.n_cells:,}", "" if report.technology == "unknown" else report.technology),
+        ("Genes", f"{report.n_genes:,}", IDS.get(report.id_type, report.id_type)),
         ("Species", str(report.species).capitalize(), ""),
         ("Values", SCALES.get(report.scale, report.scale), _matrix(report)),
     ]
@@ -51,15 +55,18 @@ def status_line(what: str, done: int = 0, total: int = 0) -> str:
 def _coverage(report: DatasetReport) -> str:
     if report.coverage is None:
         return ""
-    level = " ic-low" if report.coverage < LOW_COVERAGE else ""
+    counts = report.coverage if report.counts_coverage is None else report.counts_coverage
+    level = " ic-low" if counts < LOW_COVERAGE else ""
     return (
         f'<div class="ic-coverage{level}"><div><span>Model genes in this file</span><b>{report.coverage:.0%}</b></div>'
-        f'<span class="ic-bar"><i style="width:{min(report.coverage, 1):.0%}"></i></span></div>'
+        f'<span class="ic-bar"><i style="width:{min(report.coverage, 1):.0%}"></i></span>'
+        f"<small>{counts:.0%} of the cells' counts lie in them</small></div>"
     )
 
 
 def _matrix(report: DatasetReport) -> str:
-    return f"in {report.matrix}" + (", counts recovered" if report.counts_recovered else "")
+    exact = report.scale_detail.exactness if report.counts_recovered else ""
+    return f"in {report.matrix}" + (f", counts recovered ({exact})" if exact else "")
 
 
 def _small(note: str) -> str:

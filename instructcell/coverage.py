@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Coverage:
     counts_share
         Share of the cells' counts (linear scale, in a sample of cells) that lie in genes of the model, 0..1.
     marker_share
-        Share of the label markers that the file measured, 0..1; None when no markers were given.
+        Share of the label markers that the file measured, 0..1; None when there are none.
     markers_lost
         Cell type -> its markers that the file lacks, for types that lose more than half of them, worst first.
     """
@@ -49,12 +50,12 @@ class Coverage:
                 f"only {self.counts_share:.0%} of the cells' counts lie in genes that the model knows: answers are "
                 "less certain"
             )
-        if self.marker_share is not None and (self.marker_share < LOW or self.markers_lost):
+        if self.marker_share is not None and self.marker_share < LOW:
             worst = [f"{name} ({', '.join(genes[:4])})" for name, genes in list(self.markers_lost.items())[:4]]
             more = len(self.markers_lost) - len(worst)
             others = f" and {more} more types" if more > 0 else ""
             hit = f"; most are lost for {', '.join(worst)}{others}" if worst else ""
-            said.append(f"the file measured {self.marker_share:.0%} of the markers of the model's cell types{hit}")
+            said.append(f"the file measured only {self.marker_share:.0%} of the markers of the model's cell types{hit}")
         return said
 
 
@@ -75,7 +76,7 @@ def coverage_of(
     genes
         Human symbols of the model's genes.
     markers
-        Cell type -> its marker genes, as `label_markers` gives them.
+        Cell type -> its marker genes, as `label_markers` gives them; those of all types of the label map for None.
 
     Examples
     --------
@@ -85,6 +86,7 @@ def coverage_of(
     known, there = set(genes), {symbol for symbol in symbols if symbol is not None}
     in_model = np.fromiter((symbol in known for symbol in symbols), dtype=bool, count=len(symbols))
     counts_share = float(np.asarray(weights)[in_model].sum())
+    markers = known_markers() if markers is None else markers
     if not markers:
         return Coverage(len(known), len(known & there), counts_share)
     wanted = {gene for of_type in markers.values() for gene in of_type}
@@ -98,6 +100,12 @@ def coverage_of(
         marker_share=len(wanted & there) / len(wanted),
         markers_lost={name: lost[name] for name in worst},
     )
+
+
+@lru_cache(maxsize=1)
+def known_markers() -> dict[str, list[str]]:
+    """The markers of every cell type of the label map, which the shipped checkpoint knows."""
+    return label_markers(read_table("label_map.tsv")["id"])
 
 
 def label_markers(label_ids: Iterable[str], n: int = N_MARKERS) -> dict[str, list[str]]:

@@ -36,6 +36,7 @@ NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", 
 FEATURE_TYPES = ("feature_types", "feature_type", "modality")  # columns of `var` that tell genes from antibodies
 MOST = 0.5  # of the gene names: when more repeat, the file is malformed
 DEEP = 3.0  # times the median depth, from which a cell may be a doublet
+MANY_DEEP = 0.15  # share of such cells from which the report warns; kinds of cells differ in depth as well
 NEARLY_EMPTY = 100  # counts at most of a droplet that holds no cell, where other droplets hold far more
 
 
@@ -67,7 +68,8 @@ def inspect(
     genes
         The model's genes (human symbols); with them the report tells the coverage.
     markers
-        Cell type -> marker genes (`instructcell.coverage.label_markers`); with them, which markers the file lacks.
+        Cell type -> marker genes (`instructcell.coverage.label_markers`), to tell with `genes` which of them the file
+        lacks; those of the shipped checkpoint's types for None.
 
     Returns
     -------
@@ -424,7 +426,7 @@ def _cell_warnings(report: DatasetReport) -> list[str]:
         notes.append(f"{report.n_duplicate_cells:,} cell names repeat an earlier one")
     if report.n_identical_cells:
         notes.append(f"{report.n_identical_cells:,} cells hold exactly the values of an earlier cell")
-    if report.deep_cell_share > 0.1:
+    if report.deep_cell_share > MANY_DEEP:
         notes.append(
             f"{report.deep_cell_share:.0%} of the cells are more than {DEEP:g} times as deep as the median cell: some "
             "may be doublets"
@@ -445,7 +447,7 @@ def _gene_warnings(report: DatasetReport, resolved: ResolvedGenes) -> list[str]:
     if report.n_duplicate_genes:
         notes.append(f"{report.n_duplicate_genes:,} gene names repeat an earlier one; their counts are summed")
     elif report.n_merged_genes:
-        notes.append(f"{report.n_merged_genes:,} names mean a gene that is there already; their counts are summed")
+        notes.append(f"names of a gene that is there already: {report.n_merged_genes:,}; their counts are summed")
     known = float(report.evidence["known_genes_counts_share"]) + report.left_out_share
     if known < LOW:
         notes.append(

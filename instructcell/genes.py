@@ -276,7 +276,7 @@ class GeneResolver:
         index = self.mouse if species == MOUSE else self.human
         matches: list[Match] = []
         for name, whose in zip(names, belongs, strict=True):
-            if whose is None and name.lower() in BLANK:
+            if name.lower() in BLANK and name not in self.human.approved:
                 matches.append((None, UNKNOWN))
                 continue
             if mixed and whose != species:

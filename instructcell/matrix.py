@@ -49,8 +49,8 @@ class Matrix:
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """(first row, csr rows) from top to bottom."""
         n_cells, n_genes = self.shape
-        dense = isinstance(self.values, np.ndarray) or type(self.values).__name__ == "Dataset"
-        size = int(np.clip(CHUNK_VALUES // max(n_genes, 1), 16, 4096)) if dense else SPARSE_ROWS
+        sparse = sp.issparse(self.values) or hasattr(self.values, "format")  # in memory, or anndata's backed one
+        size = SPARSE_ROWS if sparse else int(np.clip(CHUNK_VALUES // max(n_genes, 1), 16, 4096))
         for start in range(0, n_cells, size):
             yield start, self.rows(slice(start, min(start + size, n_cells)))
 

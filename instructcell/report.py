@@ -35,7 +35,7 @@ class DatasetReport:
         Share and number of the model's genes that the file measured; None when no model genes were given.
     counts_coverage, marker_coverage, markers_lost
         Share of the cells' counts in genes of the model; share of the label markers that the file measured, and the
-        cell types that lose more than half of theirs; None and empty when no model genes or markers were given.
+        cell types that lose more than half of theirs; None and empty when no model genes were given.
     mitochondrial_share
         Median share of a cell's counts in mitochondrial genes; None when the file has no such gene.
     n_empty_cells, n_nearly_empty_cells

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from odd_cells import gene_names, human_genes, make_adata, make_counts, normalised
 
-from instructcell.align import align_genes
+from instructcell.align import Aligner, align_genes
 from instructcell.doctor import inspect
 from instructcell.errors import GeneAlignmentError, MatrixError
 
@@ -108,6 +108,33 @@ def test_a_file_of_unknown_names_with_a_few_hits_is_refused():
     names = [*GENES[:12], *(f"feature_{i}" for i in range(288))]
     with pytest.raises(GeneAlignmentError, match="12 of 300 model genes"):
         align_genes(make_adata(names=names), GENES)
+
+
+def test_force_aligns_below_the_floor_but_not_without_any_gene():
+    few = make_adata(names=[*GENES[:9], *(f"feature_{i}" for i in range(291))])
+    with pytest.raises(GeneAlignmentError, match="at least 20 shared"):
+        align_genes(few, GENES)
+    aligned = align_genes(few, GENES, force=True)
+    assert (aligned.n_shared, int(aligned.measured.sum())) == (9, 9)
+    assert np.array_equal(aligned.counts.toarray()[:, :9], COUNTS[:, :9])
+    with pytest.raises(GeneAlignmentError, match="0 of 300"):
+        align_genes(make_adata(names=[f"feature_{i}" for i in range(300)]), GENES, force=True)
+
+
+def test_known_genes_without_counts_are_below_the_floor():
+    """Many names match, but the cells' counts lie elsewhere: nine in ten in names that no model knows."""
+    counts = COUNTS.copy()
+    counts[:, 100:] *= 50
+    names = [*GENES[:100], *(f"feature_{i}" for i in range(200))]
+    with pytest.raises(GeneAlignmentError, match=r"100 of 300 model genes.*they hold \d% of the counts"):
+        align_genes(make_adata(counts, names=names), GENES)
+
+
+def test_one_aligner_serves_every_chunk():
+    adata = make_adata(np.log1p(normalised(COUNTS)).astype(np.float32), names=[GENES[1], *GENES[1:]])
+    aligner = Aligner.of(adata, GENES, inspect(adata))
+    parts = [aligner.counts(adata.X[start : start + 7]).toarray() for start in range(0, 40, 7)]
+    assert np.array_equal(np.vstack(parts), align_genes(adata, GENES).counts.toarray())
 
 
 def test_columns_of_var_are_offered_when_names_fail():

@@ -44,7 +44,8 @@ def cells(n: int = 60) -> AnnData:
 def report(adata: AnnData, **changes: Any) -> SimpleNamespace:
     """Return what the page shows of a data set."""
     known = {"n_cells": adata.n_obs, "n_genes": adata.n_vars, "species": "human", "matrix": "X", "scale": "counts"}
-    return SimpleNamespace(**{**known, "counts_recovered": False, "coverage": 0.93, "warnings": (), **changes})
+    found = {"technology": "UMI", "id_type": "symbol", "counts_recovered": False, "warnings": ()}
+    return SimpleNamespace(**{**known, **found, "coverage": 0.93, "counts_coverage": 0.97, **changes})
 
 
 def embedding_map(adata: AnnData, names: np.ndarray) -> Figure:

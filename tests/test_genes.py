@@ -193,3 +193,75 @@ def test_a_gene_that_does_not_exist_is_refused_with_the_nearest_symbols() -> Non
     assert find_gene("IAPPP") is None
     with pytest.raises(GeneAlignmentError, match=r"no human or mouse gene is called 'IAPPP'.*IAPP"):
         gene_card("IAPPP")
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("1-Mar", "MARCHF1"),
+        ("01-Mar", "MARCHF1"),
+        ("Mar-07", "MARCHF7"),
+        ("2-Sep", "SEPTIN2"),
+        ("Sept 9", "SEPTIN9"),
+        ("1. Mrz", "MARCHF1"),
+        ("15-Sep", "SELENOF"),
+        ("1-Dec", "DELEC1"),
+        ("2021-09-02", "SEPTIN2"),
+        ("2006-09-07 00:00:00", "SEPTIN7"),
+        ("9/7/2021", "SEPTIN7"),
+        ("44441", "SEPTIN2"),
+        ("4-Oct", "POU5F1"),
+        ("1-Jun", None),
+        ("30-Sep", None),
+        ("12345", None),
+    ],
+)
+def test_a_date_is_read_as_the_gene_that_a_spreadsheet_made_it_of(
+    resolver: GeneResolver, name: str, symbol: str | None
+) -> None:
+    genes = [name, *(f"gene{i}" for i in range(30))]
+    assert resolver.resolve(genes, species="human").symbols[0] == symbol
+
+
+def test_a_date_that_could_be_two_genes_is_the_one_that_is_missing_and_that_is_said(resolver: GeneResolver) -> None:
+    first = resolver.resolve(["1-Mar", "INS"])
+    assert first.symbols == ["MARCHF1", "INS"]
+    assert "1-Mar was MARCHF1 or MTARC1; it was read as MARCHF1" in first.notes
+    assert resolver.resolve(["1-Mar", "MARCHF1"]).symbols == ["MTARC1", "MARCHF1"]
+    assert resolver.resolve(["1-Mar", "Mtarc1", "Gcg"]).symbols == ["MARCHF1", "MTARC1", "GCG"]
+    both = resolver.resolve(["1-Mar", "1-Mar-1", "INS"])
+    assert both.symbols == [None, None, "INS"]
+    assert "it was left out" in both.notes[0]
+
+
+def test_entrez_ids_are_genes_and_running_numbers_are_not(resolver: GeneResolver) -> None:
+    ids = [entrez for entrez in load_gene_table()["entrez_id"] if entrez]
+    found = resolver.resolve(ids[:500])
+    assert (found.id_type, found.species, found.n_found) == ("entrez", "human", 500)
+    assert resolver.resolve([f"{entrez}.0" for entrez in ids[:500]]).n_found == 500
+    for start in (0, 1):
+        counted = resolver.resolve([str(number) for number in range(start, 2000)])
+        assert (counted.id_type, counted.n_found) == ("number", 0)
+    assert resolver.resolve(["LOC2641"]).symbols == ["GCG"]
+
+
+def test_a_list_of_both_species_is_read_as_the_one_with_more_counts(resolver: GeneResolver) -> None:
+    table = load_gene_table()
+    both = table[table["mouse_symbol"] != ""]
+    human, mouse = both["symbol"].tolist()[:100], both["mouse_symbol"].tolist()[100:300]
+    names = [*(f"GRCh38_{name}" for name in human), *(f"mm10_{name}" for name in mouse)]
+    assert resolver.resolve(names).species == "mouse"
+    found = resolver.resolve(names, weights=[5.0] * 100 + [1.0] * 200)
+    assert found.species == "human"
+    assert found.symbols == [*human, *[None] * 200]
+    assert found.left_out == tuple(range(100, 300))
+    assert resolver.resolve([*human, *mouse]).left_out == tuple(range(100))
+
+
+def test_names_numbered_for_repeating_are_the_gene_they_repeat(resolver: GeneResolver) -> None:
+    found = resolver.resolve(["INS", "INS-1", "HLA-A", "HLA-A-2", "NKX2-1", "FOO-1"])
+    assert found.symbols == ["INS", "INS", "HLA-A", "HLA-A", "NKX2-1", None]
+
+
+def test_what_stands_for_no_name_is_no_gene(resolver: GeneResolver) -> None:
+    assert resolver.resolve(["", "nan", "None", "NA"], species="human").symbols == [None] * 4

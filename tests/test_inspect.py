@@ -260,6 +260,20 @@ def test_the_survey_reads_a_matrix_in_chunks(monkeypatch):
     assert np.allclose(whole.gene_sd, parts.gene_sd)
 
 
+def test_low_coverage_is_weighed_by_counts_and_by_markers():
+    markers = {"beta cell": ["INS", "IAPP"], "A1BG cell": [human_genes()[0], human_genes()[5]]}
+    report = inspect(make_adata(), genes=human_genes()[:100]).with_genes(human_genes()[:100], markers)
+    share = COUNTS[:, :100].sum() / COUNTS.sum()
+    assert report.counts_coverage == pytest.approx(share)
+    assert report.marker_coverage == 0.5
+    assert report.markers_lost == {"beta cell": ["INS", "IAPP"]}
+    assert any(f"only {share:.0%} of the cells' counts" in warning for warning in report.warnings)
+    assert any("most are lost for beta cell (INS, IAPP)" in warning for warning in report.warnings)
+    assert len(set(report.warnings)) == len(report.warnings)
+    complete = report.with_genes(human_genes(), {"A1BG cell": [human_genes()[0]]})
+    assert not any("markers" in warning or "only" in warning for warning in complete.warnings)
+
+
 def test_a_backed_file_is_inspected_without_loading_it(tmp_path):
     import anndata
 

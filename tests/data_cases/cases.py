@@ -425,7 +425,9 @@ GENES = {
         lambda: twice(50, lognorm()), LOGNORM | {"n_duplicate_genes": 50, "target_sum": ...}, says=("summed",)
     ),
     "repeated symbols that were numbered": Case(
-        lambda: twice(50, suffix="-1"), RAW | {"n_merged_genes": 50}, says=("50 names mean a gene that is there",)
+        lambda: twice(50, suffix="-1"),
+        RAW | {"n_merged_genes": 50},
+        says=("names of a gene that is there already: 50",),
     ),
     "two names of one gene": Case(
         lambda: make(np.hstack([counts(), counts()[:, :1]]), [*symbols(), f"{names('ensembl_id')[0]}.3"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -44,6 +46,28 @@ def test_the_doctor_refuses(name: str):
         run(adata, case)
     assert len(str(refusal.value)) < 700
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "raw counts, csr float32",
+        "CP10k and log1p, float16",
+        "z-scores in X, counts in raw",
+        "no X, counts in a layer",
+        "Ensembl ids",
+        "two genomes with prefixes",
+        "antibodies beside genes",
+        "unfiltered droplets",
+    ],
+)
+def test_the_doctor_names_the_same_on_disk(name: str, tmp_path: Path):
+    case = VERDICTS[name]
+    adata = case.make()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    assert inspect(backed, **case.given).to_dict() == inspect(adata, **case.given).to_dict()
+    backed.file.close()
 
 
 def run(adata: AnnData, case: Case) -> None:
