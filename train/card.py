@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ HEADLINE = (
     "pbmc_zheng_sorted",
     "lung_lines_mixology_celseq2",
 )
+NOT_RUN = "Not run."
 RESULTS_START, RESULTS_END = "<!-- results: written by make evaluate -->", "<!-- end of results -->"
 
 LIMITS = """\
@@ -48,7 +50,7 @@ LIMITS = """\
 - Not for clinical use."""
 
 
-def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any]) -> str:
+def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: Mapping[str, Any]) -> str:
     """README.md of a checkpoint folder."""
     n_parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
     return "\n".join(
@@ -103,7 +105,7 @@ def _front_matter() -> str:
     return "---\nlicense: mit\nlibrary_name: instructcell\ntags: [single-cell, scRNA-seq, cell-type-annotation]\n---"
 
 
-def splits_table(evaluation: dict[str, Any]) -> list[str]:
+def splits_table(evaluation: Mapping[str, Any]) -> list[str]:
     rows = [
         f"| {name} | {SOURCES.get(name, '')} | {split['training']:,} | {split['held_out']:,} | {_rule(split['rule'])} |"
         for name, split in evaluation["splits"].items()
@@ -111,7 +113,9 @@ def splits_table(evaluation: dict[str, Any]) -> list[str]:
     return ["| file | source | training cells | held out | held out by |", "|---|---|---|---|---|", *rows]
 
 
-def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> list[str]:
+def annotation_table(evaluation: Mapping[str, Any], only: tuple[str, ...] = ()) -> list[str]:
+    if "annotation" not in evaluation:
+        return [NOT_RUN]
     header = ["| file | cells | accuracy | macro-F1 | or narrower | with options | logistic regression | 10-NN | ECE |"]
     rows = []
     for name, found in evaluation["annotation"].items():
@@ -119,14 +123,16 @@ def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> 
             continue
         base = found["baselines"]
         rows.append(
-            f"| {name} | {found['cells']:,} | {_figure(found['accuracy'])} | {_figure(found['macro_f1'])} | "
-            f"{found['accuracy_or_narrower']:.3f} | {_figure(found['accuracy_with_options'])} | "
+            f"| {name} | {found['cells']:,} | {figure_text(found['accuracy'])} | {figure_text(found['macro_f1'])} | "
+            f"{found['accuracy_or_narrower']:.3f} | {figure_text(found['accuracy_with_options'])} | "
             f"{_accuracy(base, 'logistic regression')} | {_accuracy(base, '10-NN')} | {found['ece']:.3f} |"
         )
     return [*header, "|---|---|---|---|---|---|---|---|---|", *rows]
 
 
-def generation_table(evaluation: dict[str, Any]) -> list[str]:
+def generation_table(evaluation: Mapping[str, Any]) -> list[str]:
+    if "generation" not in evaluation:
+        return [NOT_RUN]
     found = evaluation["generation"]
     pseudo, real, noise = found["pseudo"], found["real_training"], found["independent_poisson"]
     return [
@@ -141,27 +147,31 @@ def generation_table(evaluation: dict[str, Any]) -> list[str]:
     ]
 
 
-def drug_table(evaluation: dict[str, Any]) -> list[str]:
+def drug_table(evaluation: Mapping[str, Any]) -> list[str]:
+    if "drug" not in evaluation:
+        return [NOT_RUN]
     rows = []
     for found in evaluation["drug"]:
         ours, base = found["instructcell"], found["logistic_regression"]
         rows.append(
-            f"| {', '.join(found['drugs'])} | {found['file']} | {found['cells']} | {_figure(ours['balanced_accuracy'])} | "
-            f"{_figure(ours['auroc'])} | {_figure(base['balanced_accuracy'])} | {_figure(base['auroc'])} |"
+            f"| {', '.join(found['drugs'])} | {found['file']} | {found['cells']} | {figure_text(ours['balanced_accuracy'])} | "
+            f"{figure_text(ours['auroc'])} | {figure_text(base['balanced_accuracy'])} | {figure_text(base['auroc'])} |"
         )
     head = "| drug | file | cells | balanced accuracy | AUROC | logistic regression: balanced accuracy | AUROC |"
     return [head, "|---|---|---|---|---|---|---|", *rows, "", "Intervals of the melanoma rows are over patients."]
 
 
-def phrasing_lines(evaluation: dict[str, Any]) -> list[str]:
+def phrasing_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    if "phrasing" not in evaluation:
+        return [NOT_RUN]
     found = evaluation["phrasing"]
     return [
-        f"Asked in phrasings that training never saw, annotation is right for {_figure(found['accuracy'])} of {found['cells']} held-out",
-        f"cells of all files; in the canonical phrasing for {_figure(found['canonical'])}.",
+        f"Asked in phrasings that training never saw, annotation is right for {figure_text(found['accuracy'])} of {found['cells']} held-out",
+        f"cells of all files; in the canonical phrasing for {figure_text(found['canonical'])}.",
     ]
 
 
-def results_block(evaluation: dict[str, Any]) -> str:
+def results_block(evaluation: Mapping[str, Any]) -> str:
     """The README's tables: annotation of the headline targets, pseudo-cells, drug response."""
     return "\n".join(
         [
@@ -176,7 +186,7 @@ def results_block(evaluation: dict[str, Any]) -> str:
     )
 
 
-def update_readme(readme: Path, evaluation: dict[str, Any]) -> bool:
+def update_readme(readme: Path, evaluation: Mapping[str, Any]) -> bool:
     """Put the tables between the README's result marks; False when it has none."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     before, start, rest = text.partition(RESULTS_START)
@@ -187,14 +197,15 @@ def update_readme(readme: Path, evaluation: dict[str, Any]) -> bool:
     return True
 
 
-def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any], folder: Path) -> Path:
+def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: Mapping[str, Any], folder: Path) -> Path:
     """Write README.md into a checkpoint folder."""
     path = folder / "README.md"
     path.write_text(model_card(checkpoint, recipe, evaluation), encoding="utf-8")
     return path
 
 
-def _figure(found: dict[str, float]) -> str:
+def figure_text(found: Mapping[str, float]) -> str:
+    """A value with its interval."""
     if found["low"] != found["low"]:  # not defined on any redrawn sample
         return f"{found['value']:.3f}"
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
