@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anndata import AnnData, read_h5ad
-from scipy import sparse
+from anndata import AnnData
 
 from instructcell import tools
 from instructcell.cells import read

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import BLOOD, GENES, ISLETS, LUNG, made_up_cells, micro_recipe, write_data
-from sklearn.metrics import f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from typer.testing import CliRunner
 
 from instructcell.checkpoint import Checkpoint, load_checkpoint
@@ -200,6 +200,21 @@ def test_macro_f1_equals_that_of_scikit_learn():
     truth, said = rng.choice(list("abcd"), 200), rng.choice(list("abcde"), 200)
     expected = f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0)
     assert metrics.macro_f1(truth, said) == pytest.approx(expected)
+
+
+def test_areas_and_balanced_accuracies_equal_those_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    positive, score = rng.integers(0, 2, 120), np.round(rng.random(120), 1)  # with ties
+    assert metrics.auroc(positive, score) == pytest.approx(roc_auc_score(positive, score))
+    said = (score > 0.5).astype(int)
+    assert metrics.balanced_accuracy(positive, said) == pytest.approx(balanced_accuracy_score(positive, said))
+
+
+def test_a_bootstrap_of_texts_equals_that_of_their_codes():
+    rng = np.random.default_rng(2)
+    truth, said = rng.integers(0, 3, 80), rng.integers(1, 4, 80)
+    texts = [np.array(list("abcd"))[column] for column in (truth, said)]
+    assert metrics.bootstrap(metrics.macro_f1, *texts) == metrics.bootstrap(metrics.macro_f1, truth, said)
 
 
 def test_the_confusion_matrix_counts_every_cell_and_puts_foreign_answers_last():

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.decomposition import PCA
-from sklearn.metrics import precision_recall_fscore_support, recall_score, roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support
 from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -41,9 +41,10 @@ def bootstrap(
 ) -> Figure:
     """A metric of aligned columns [N] with its bootstrap interval; with groups [N], whole groups are redrawn.
 
-    Draws on which the metric is not defined (one class only) are left out.
+    Draws on which the metric is not defined (one class only) are left out. Columns of text reach the metric as codes
+    that they share, because comparing numbers a thousand times takes a tenth of the time.
     """
-    rng = np.random.default_rng(seed)
+    columns, rng = _coded(columns), np.random.default_rng(seed)
     n = len(columns[0])
     units = (
         [np.array([i]) for i in range(n)]
@@ -62,6 +63,17 @@ def bootstrap(
             values.append(value)
     low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
     return Figure(float(metric(*columns)), float(low), float(high))
+
+
+def _coded(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Text columns [N] as integers, equal ones for equal texts in any of the columns; others as they are."""
+    columns = tuple(np.asarray(column) for column in columns)
+    texts = [i for i, column in enumerate(columns) if column.dtype.kind in "OUS"]
+    if not texts:
+        return columns
+    codes = np.unique(np.concatenate([columns[i].astype(str) for i in texts]), return_inverse=True)[1]
+    coded = dict(zip(texts, np.split(codes, len(texts)), strict=True))
+    return tuple(coded.get(i, column) for i, column in enumerate(columns))
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -106,14 +118,17 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     classes = np.unique(truth)
     if len(classes) < 2:
         raise ValueError("balanced accuracy needs two classes")
-    return float(recall_score(truth, predicted, labels=classes, average="macro", zero_division=0))
+    return float(np.mean([(predicted[truth == name] == name).mean() for name in classes]))
 
 
 def auroc(positive: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve; ValueError when there is one class only."""
-    if len(np.unique(positive)) < 2:
+    is_positive = np.asarray(positive) > 0
+    n_positive, n_negative = int(is_positive.sum()), int((~is_positive).sum())
+    if not n_positive or not n_negative:
         raise ValueError("the area under the ROC curve needs two classes")
-    return float(roc_auc_score(positive, score))
+    ranks = rankdata(score)  # ties share their mean rank (Mann-Whitney)
+    return float((ranks[is_positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -> float:

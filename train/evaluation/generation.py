@@ -86,7 +86,7 @@ def real_cells(bench: Bench, wanted: PseudoCells) -> RealCells:
     """The cells of the types that the checkpoint can generate and that are frequent enough to be judged."""
     cells = bench.datasets[wanted.file]
     labels = bench.checkpoint.labels
-    able = np.array([(found := labels.find(str(name))) is not None and found.can_generate for name in cells.label])
+    able = np.isin(cells.label, [label.name for label in labels if label.can_generate])
     able &= ~np.isin(cells.dataset_label, cells.entry.ignore_labels)
     kinds = cells.label
     if wanted.conditions:
