@@ -73,13 +73,16 @@ class Run:
         if stages.words is not None:
             logger.info("language model on words: requests without cells")
             texts = self.instructions("words", stages.words)
-            collator = InstructionCollator(self.processor, self.datasets, self.targets, None, pseudo_cells=False)
+            collator = InstructionCollator(self.processor, self.datasets, self.targets, None)
             run_stage("words", self.model, stages.words, texts, collator, self.folder, seed=seed)
 
         logger.info("whole model on instructions")
         examples = self.instructions("instructions", stages.instructions)
-        collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
-        run_stage("instructions", self.model, stages.instructions, examples, collator, self.folder, seed=seed, kl=True)
+        joint = self.recipe.joint_decoder
+        collator = InstructionCollator(
+            self.processor, self.datasets, self.targets, augmentation, with_signal_counts=joint
+        )
+        run_stage("instructions", self.model, stages.instructions, examples, collator, self.folder, seed=seed, kl=joint)
 
         logger.info("pseudo-cell decoder")
         bank = SignalBank(self.model, collator, self.generation_requests(examples))
@@ -91,7 +94,8 @@ class Run:
         )
 
     def instructions(self, name: str, stage: Stage) -> InstructionDataset:
-        """The examples of a stage; each stage has a stream of its own."""
+        """The examples of a stage of the whole model; each stage has a stream of its own."""
+        self.model.config.signal_weight = stage.signal_weight
         seed = (self.recipe.seed, STREAMS[name])
         length = stage.steps * stage.batch_size
         return InstructionDataset(
@@ -180,6 +184,7 @@ class Run:
             encoder=self.recipe.encoder,
             decoder=self.recipe.decoder,
             n_classes=len(self.labels),
+            n_signal_classes=len(generation_strata(self.datasets).groups),
             label_smoothing=self.recipe.label_smoothing,
             generation_weight=self.recipe.generation_weight,
         )

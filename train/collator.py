@@ -97,6 +97,15 @@ def generation_strata(datasets: Sequence[LabelledCells]) -> Strata:
     return Strata(groups)
 
 
+def signal_targets(datasets: Sequence[LabelledCells]) -> list[Tensor]:
+    """For each data set [N, S] bool: the kind of cells (data set, type and condition) that a row can be drawn for."""
+    groups = generation_strata(datasets).groups
+    targets = [torch.zeros(len(cells.label), len(groups), dtype=torch.bool) for cells in datasets]
+    for kind, (dataset, _, rows, _) in enumerate(groups):
+        targets[dataset][torch.from_numpy(rows), kind] = True
+    return targets
+
+
 def drug_strata(datasets: Sequence[LabelledCells]) -> Strata:
     """Responses of the training cells: drugs square-root balanced, the two responses equally often."""
     groups = []
@@ -278,7 +287,7 @@ class CellTensors:
 class InstructionCollator:
     """Examples -> the arguments of the model's forward, and `task` [B] for the curves.
 
-    Without `pseudo_cells` the decoder gets nothing to learn from; the state at <SIGNAL> still learns the type.
+    The state at <SIGNAL> learns which kind of cells was asked for; with `with_signal_counts` the decoder learns along.
     """
 
     def __init__(
@@ -288,9 +297,10 @@ class InstructionCollator:
         targets: Sequence[Tensor],
         augmentation: Augmentation | None,
         *,
-        pseudo_cells: bool = True,
+        with_signal_counts: bool = False,
     ) -> None:
-        self.processor, self.targets, self.pseudo_cells = processor, targets, pseudo_cells
+        self.processor, self.targets, self.with_signal_counts = processor, targets, with_signal_counts
+        self.kinds = signal_targets(datasets)
         self.cells, self.signals = CellTensors(datasets, augmentation), CellTensors(datasets, None)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -303,9 +313,9 @@ class InstructionCollator:
             batch["cell_targets"] = torch.stack([self.targets[choice.dataset][choice.row] for choice in choices])
         signals = [choice for e in examples for choice in e.signals]
         if signals:
-            if self.pseudo_cells:
+            if self.with_signal_counts:
                 batch["signal_counts"], batch["signal_measured"] = self.signals(signals, [0] * len(signals))
-            batch["signal_targets"] = torch.stack([self.targets[choice.dataset][choice.row] for choice in signals])
+            batch["signal_targets"] = torch.stack([self.kinds[choice.dataset][choice.row] for choice in signals])
         return batch
 
 
