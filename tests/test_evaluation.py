@@ -28,6 +28,7 @@ from train.evaluation.tasks import (
     TASKS,
     AnnotationTask,
     CalibrationTask,
+    ClusterTask,
     DrugTask,
     GenerationTask,
     LeaveStudiesOutTask,
@@ -81,6 +82,7 @@ def small_tasks() -> dict:
         "generation": GenerationTask((islets,), seeds=(0,)),
         "drug": DrugTask((LUNG_BATCH,)),
         "phrasing": PhrasingTask((BLOOD_CELLS,), "gefitinib", LUNG_BATCH, islets, phrasings=6, cells=3),
+        "clusters": ClusterTask((ISLET_DONOR,), clusters=3, cells=4, purity=(1.0, 0.5)),
     }
 
 
@@ -315,8 +317,12 @@ def test_panels_are_measured_against_all_genes(result):
 
 
 def test_calibration_pools_the_files_of_a_split(result):
-    assert result["calibration"]["held-out donors and batches"]["files"] == [ISLETS, LUNG]
+    assert result["calibration"]["held-out donors and batches"]["files"] == [LUNG]
     assert result["calibration"]["other cells of known samples"]["cells"] == 12
+
+
+def test_cells_that_the_temperature_was_fitted_on_flatter_no_other_figure(result):
+    assert result["calibration"]["cells that the temperature was fitted on"]["files"] == [ISLETS]
 
 
 def test_pseudo_cells_stand_beside_real_ones_and_scvi_was_not_run(result):
@@ -342,6 +348,14 @@ def test_phrasings_are_asked_of_the_same_cells_as_the_canonical_request(result):
         assert sum(row["histogram"]) == row["phrasings"] >= 6
     assert set(found["routed"]) == {"annotation", "drug", "generation", "markers"}
     assert found["routed"]["drug"]["right"] + found["routed"]["drug"]["asked_back"] <= 1
+
+
+def test_clusters_are_named_in_every_way(result):
+    found = result["clusters"]
+    assert found["files"][ISLETS]["types"] == 3
+    for row in found["mean"].values():
+        assert set(row) == {"one prompt", "vote", "mean probability", "single cells"}
+        assert all(0 <= value <= 1 for value in row.values())
 
 
 def test_json_is_the_same_after_a_round_trip_and_long_lists_have_lines_of_their_own():
@@ -438,12 +452,16 @@ LABELS = LabelSet(
 
 def test_a_broad_label_sums_the_narrower_ones_that_the_target_does_not_use():
     probabilities = np.array([[0.3, 0.25, 0.4, 0.05]])
-    names, found = leave_out.on_labels_of(LABELS, probabilities, ["T cell", "B cell"], others=False)
-    assert names == ["T cell", "B cell"]
-    np.testing.assert_allclose(found, [[0.55, 0.4]])
-    names, found = leave_out.on_labels_of(LABELS, probabilities, ["T cell", "regulatory T cell"], others=True)
-    assert names == ["T cell", "regulatory T cell", "B cell", "natural killer cell"]
-    np.testing.assert_allclose(found, [[0.3, 0.25, 0.4, 0.05]])
+    groups = leave_out.label_groups(LABELS, ["T cell", "B cell", "mast cell"], others=False)
+    assert groups == [("T cell", [0, 1]), ("B cell", [2])]  # nothing of ours is a mast cell
+    np.testing.assert_allclose(leave_out.summed(probabilities, groups), [[0.55, 0.4]])
+    free = leave_out.label_groups(LABELS, ["T cell", "regulatory T cell"], others=True)
+    assert free == [
+        ("T cell", [0]),
+        ("regulatory T cell", [1]),
+        ("B cell", [2]),
+        ("natural killer cell", [3]),
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ LIMITS = """\
 - Not for clinical use."""
 
 
-def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: Mapping[str, Any]) -> str:
+def model_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any]) -> str:
     """README.md of a checkpoint folder."""
     n_parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
     return "\n".join(
@@ -105,7 +104,7 @@ def _front_matter() -> str:
     return "---\nlicense: mit\nlibrary_name: instructcell\ntags: [single-cell, scRNA-seq, cell-type-annotation]\n---"
 
 
-def splits_table(evaluation: Mapping[str, Any]) -> list[str]:
+def splits_table(evaluation: dict[str, Any]) -> list[str]:
     rows = [
         f"| {name} | {SOURCES.get(name, '')} | {split['training']:,} | {split['held_out']:,} | {_rule(split['rule'])} |"
         for name, split in evaluation["splits"].items()
@@ -113,7 +112,7 @@ def splits_table(evaluation: Mapping[str, Any]) -> list[str]:
     return ["| file | source | training cells | held out | held out by |", "|---|---|---|---|---|", *rows]
 
 
-def annotation_table(evaluation: Mapping[str, Any], only: tuple[str, ...] = ()) -> list[str]:
+def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> list[str]:
     if "annotation" not in evaluation:
         return [NOT_RUN]
     header = ["| file | cells | accuracy | macro-F1 | or narrower | with options | logistic regression | 10-NN | ECE |"]
@@ -130,7 +129,7 @@ def annotation_table(evaluation: Mapping[str, Any], only: tuple[str, ...] = ()) 
     return [*header, "|---|---|---|---|---|---|---|---|---|", *rows]
 
 
-def generation_table(evaluation: Mapping[str, Any]) -> list[str]:
+def generation_table(evaluation: dict[str, Any]) -> list[str]:
     if "generation" not in evaluation:
         return [NOT_RUN]
     found = evaluation["generation"]
@@ -147,7 +146,7 @@ def generation_table(evaluation: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def drug_table(evaluation: Mapping[str, Any]) -> list[str]:
+def drug_table(evaluation: dict[str, Any]) -> list[str]:
     if "drug" not in evaluation:
         return [NOT_RUN]
     rows = []
@@ -161,7 +160,7 @@ def drug_table(evaluation: Mapping[str, Any]) -> list[str]:
     return [head, "|---|---|---|---|---|---|---|", *rows, "", "Intervals of the melanoma rows are over patients."]
 
 
-def phrasing_lines(evaluation: Mapping[str, Any]) -> list[str]:
+def phrasing_lines(evaluation: dict[str, Any]) -> list[str]:
     if "phrasing" not in evaluation:
         return [NOT_RUN]
     found = evaluation["phrasing"]
@@ -171,7 +170,7 @@ def phrasing_lines(evaluation: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def results_block(evaluation: Mapping[str, Any]) -> str:
+def results_block(evaluation: dict[str, Any]) -> str:
     """The README's tables: annotation of the headline targets, pseudo-cells, drug response."""
     return "\n".join(
         [
@@ -186,7 +185,7 @@ def results_block(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def update_readme(readme: Path, evaluation: Mapping[str, Any]) -> bool:
+def update_readme(readme: Path, evaluation: dict[str, Any]) -> bool:
     """Put the tables between the README's result marks; False when it has none."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     before, start, rest = text.partition(RESULTS_START)
@@ -197,14 +196,14 @@ def update_readme(readme: Path, evaluation: Mapping[str, Any]) -> bool:
     return True
 
 
-def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: Mapping[str, Any], folder: Path) -> Path:
+def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any], folder: Path) -> Path:
     """Write README.md into a checkpoint folder."""
     path = folder / "README.md"
     path.write_text(model_card(checkpoint, recipe, evaluation), encoding="utf-8")
     return path
 
 
-def figure_text(found: Mapping[str, float]) -> str:
+def figure_text(found: dict[str, float]) -> str:
     """A value with its interval."""
     if found["low"] != found["low"]:  # not defined on any redrawn sample
         return f"{found['value']:.3f}"

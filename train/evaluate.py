@@ -18,7 +18,7 @@ from typing import Any
 
 from train import leave_out
 from train.datasets import LabelledCells
-from train.evaluation import annotation, calibration, drug, generation, panels, phrasing, unknown
+from train.evaluation import annotation, calibration, clusters, drug, generation, panels, phrasing, unknown
 from train.evaluation.bench import Bench
 from train.evaluation.splits import refuse_another_recipe
 from train.evaluation.tasks import Task, load_tasks
@@ -31,6 +31,7 @@ MEASURES: dict[str, Callable[[Bench, Any], Any]] = {
     "generation": generation.measure,
     "drug": drug.measure,
     "phrasing": phrasing.measure,
+    "clusters": clusters.measure,
     "leave_studies_out": leave_out.measure_studies,
     "leave_types_out": leave_out.measure_types,
 }

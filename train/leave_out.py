@@ -39,6 +39,7 @@ from train.vocabulary import choose_genes
 
 logger = logging.getLogger("instructcell.train")
 ALL_CELLS_BATCH = 512
+TEMPERATURES = np.geomspace(0.25, 8.0, 51)
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -52,8 +53,10 @@ class EncoderRun:
     datasets: list[LabelledCells]
     labels: LabelSet
     columns: np.ndarray  # of the genes it was given
+    targets: list[torch.Tensor]  # of each data set [N, C] bool: the labels that its cells may have
     encoder: CellEncoder
     classifier: nn.Linear
+    temperature: float = 1.0  # fitted on held-out cells of the studies that it was trained on
 
     @classmethod
     def train(cls, recipe: Recipe, datasets: Sequence[LabelledCells], folder: Path, steps: int) -> EncoderRun:
@@ -77,9 +80,34 @@ class EncoderRun:
         classifier = nn.Linear(encoder.config.n_latent, len(labels))
         stage = replace(recipe.stages.encoder, steps=steps)
         cells = CellDataset(chosen, recipe.seed, stage.steps * stage.batch_size)
-        collator = CellCollator(chosen, cell_targets(chosen, labels), recipe.augmentation)
+        targets = cell_targets(chosen, labels)
+        collator = CellCollator(chosen, targets, recipe.augmentation)
         run_stage("encoder", EncoderStage(encoder, classifier), stage, cells, collator, folder, seed=recipe.seed)
-        return cls(chosen, labels, columns, encoder.eval(), classifier.eval())
+        run = cls(chosen, labels, columns, targets, encoder.eval(), classifier.eval())
+        run.temperature = run.fit_temperature()
+        return run
+
+    def fit_temperature(self) -> float:
+        """The temperature that makes the labels of held-out cells likeliest, of files that are trained on as well."""
+        logits, allowed = [], []
+        for cells, targets in zip(self.datasets, self.targets, strict=True):
+            rows = np.flatnonzero(cells.held_out & targets.any(dim=1).numpy())
+            if len(rows) and len(cells.training_rows):
+                logits.append(self.read_out(cells, rows)[0])
+                allowed.append(targets[rows].numpy())
+        if not logits:
+            return 1.0
+        scores, may_be = np.concatenate(logits), np.concatenate(allowed)
+
+        def loss(temperature: float) -> float:
+            likelihood = (softmax(scores / temperature) * may_be).sum(axis=1)
+            return float(-np.log(np.clip(likelihood, 1e-12, 1.0)).mean())
+
+        return float(min(TEMPERATURES, key=loss))
+
+    def probabilities(self, cells: LabelledCells, rows: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities [N, C] of cells over the chosen genes."""
+        return softmax(self.read_out(cells, rows)[0] / self.temperature)
 
     @torch.inference_mode()
     def read_out(self, cells: LabelledCells, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,41 +118,38 @@ class EncoderRun:
             counts = torch.from_numpy(cells.counts[rows[start : start + ALL_CELLS_BATCH]].toarray()).float()
             pooled.append(self.encoder.pool(self.encoder(counts, measured.expand(len(counts), -1))))
             logits.append(self.classifier(pooled[-1]))
+        if not len(rows):
+            return np.zeros((0, len(self.labels))), np.zeros((0, self.encoder.config.n_latent))
         return torch.cat(logits).numpy(), torch.cat(pooled).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """[N, C] -> probabilities."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def on_labels_of(
-    labels: LabelSet, probabilities: np.ndarray, target: Sequence[str], *, others: bool
-) -> tuple[list[str], np.ndarray]:
-    """Probabilities [N, C] in the labels that a target uses: each sums the narrower ones that the target does not use.
+def label_groups(labels: LabelSet, target: Sequence[str], *, others: bool) -> list[tuple[str, list[int]]]:
+    """The labels that a target uses, each with those of ours that it covers: its own and narrower ones.
 
     Parameters
     ----------
+    labels
+        Of the read-out.
     target
-        Names of its labels; one that nothing of ours falls under has probability 0.
+        Names of the target's labels; those that nothing of ours falls under are left out.
     others
         Whether the labels that fall under none of the target's compete too (a free answer).
-
-    Returns
-    -------
-    names, probabilities [N, len(names)]
     """
-    groups = [(name, list(columns)) for name, columns in labels.project(list(target))]
-    names = [name for name, _ in groups]
-    summed = [probabilities[:, columns].sum(axis=1) for _, columns in groups]
-    if others:
-        used = {column for _, columns in groups for column in columns}
-        for column, label in enumerate(labels):
-            if column not in used:
-                names.append(label.name)
-                summed.append(probabilities[:, column])
-    return names, np.stack(summed, axis=1)
+    groups = [(name, list(columns)) for name, columns in labels.project(list(target)) if columns]
+    used = {column for _, columns in groups for column in columns}
+    rest = [(label.name, [column]) for column, label in enumerate(labels) if column not in used]
+    return [*groups, *rest] if others else groups
+
+
+def summed(probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:
+    """Probabilities [N, C] summed within groups of labels [N, len(groups)]."""
+    return np.stack([probabilities[:, columns].sum(axis=1) for _, columns in groups], axis=1)
 
 
 # ---- a study left out
@@ -167,6 +192,7 @@ def leave_study_out(
     stranger = np.concatenate([part["stranger_confidence"] for part in parts])
     return {
         "kind": study.kind,
+        "temperature": round(run.temperature, 3),
         "files": list(study.files),
         "cells": len(truth),
         "cells_with_labels_that_training_lacks": len(stranger),
@@ -190,30 +216,24 @@ def _held_out_whole(cells: LabelledCells) -> LabelledCells:
 
 
 def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict[str, np.ndarray]:
-    """Answers about the cells of one file whose label has something of ours under it."""
+    """Answers about the cells of one file whose label has something of ours under it, and certainty of the others."""
     ignored = set(cells.label[np.isin(cells.dataset_label, cells.entry.ignore_labels)])
     used = sorted(set(cells.label) - ignored)
-    known = [name for name, columns in run.labels.project(used) if columns]
-    rows = np.flatnonzero(np.isin(cells.label, known))
-    strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, known))
-    probabilities = softmax(run.read_out(cells, rows)[0])
-    free_names, free = on_labels_of(run.labels, probabilities, known, others=True)
-    names, among = on_labels_of(run.labels, probabilities, known, others=False)
-    in_tissue = np.array([name in tissue_labels or name in known for name in free_names])
-    tissue = np.where(in_tissue, free, -1.0)
-    stranger = (
-        on_labels_of(run.labels, softmax(run.read_out(cells, strangers)[0]), known, others=True)[1]
-        if len(strangers)
-        else np.zeros((0, 1))
-    )
+    groups, free_groups = (label_groups(run.labels, used, others=others) for others in (False, True))
+    names, free_names = (np.array([name for name, _ in found]) for found in (groups, free_groups))
+    rows = np.flatnonzero(np.isin(cells.label, names))
+    strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, names))
+    probabilities = run.probabilities(cells, rows)
+    free, among = summed(probabilities, free_groups), summed(probabilities, groups)
+    here = [any(run.labels[column].name in tissue_labels for column in columns) for _, columns in free_groups]
     return {
         "rows": rows,
         "truth": cells.label[rows],
-        "free": np.array(free_names)[free.argmax(axis=1)],
-        "among": np.array(names)[among.argmax(axis=1)],
-        "tissue": np.array(free_names)[tissue.argmax(axis=1)],
+        "free": free_names[free.argmax(axis=1)],
+        "among": names[among.argmax(axis=1)],
+        "tissue": free_names[np.where(here, free, -1.0).argmax(axis=1)],
         "confidence": free.max(axis=1),
-        "stranger_confidence": stranger.max(axis=1) if len(stranger) else np.zeros(0),
+        "stranger_confidence": summed(run.probabilities(cells, strangers), free_groups).max(axis=1),
     }
 
 

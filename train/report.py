@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ th { border-bottom: 2px solid #9fb3c8; } img { max-width: 100%; } code { backgro
 """
 
 
-def results_markdown(evaluation: Mapping[str, Any], *, everything: bool = False) -> str:
+def results_markdown(evaluation: dict[str, Any], *, everything: bool = False) -> str:
     """The report's text; `everything` adds the tables per class and all confusion matrices, as the HTML shows them."""
     drawn = pictures(evaluation)
     parts = [
@@ -46,6 +45,7 @@ def results_markdown(evaluation: Mapping[str, Any], *, everything: bool = False)
         *_unknown(evaluation, drawn),
         *_generation(evaluation, drawn),
         *_drug(evaluation),
+        *_clusters(evaluation),
         *_phrasing(evaluation, drawn),
         "## Data",
         "\n".join(splits_table(evaluation)),
@@ -57,7 +57,7 @@ def results_markdown(evaluation: Mapping[str, Any], *, everything: bool = False)
 # ---- sections
 
 
-def _annotation(evaluation: Mapping[str, Any], drawn: Mapping[str, str], everything: bool) -> list[str]:
+def _annotation(evaluation: dict[str, Any], drawn: dict[str, str], everything: bool) -> list[str]:
     if "annotation" not in evaluation:
         return ["## Cell types of held-out cells", "Not run."]
     found = evaluation["annotation"]
@@ -78,7 +78,7 @@ def _annotation(evaluation: Mapping[str, Any], drawn: Mapping[str, str], everyth
     return parts
 
 
-def margin_table(found: Mapping[str, Any]) -> list[str]:
+def margin_table(found: dict[str, Any]) -> list[str]:
     """How far above the best baseline, and the peers."""
     rows = []
     for name, row in found.items():
@@ -105,7 +105,7 @@ def class_table(rows: list[dict[str, Any]]) -> list[str]:
     return ["| label | cells | precision | recall | F1 |", "|---|---|---|---|---|", *lines]
 
 
-def _leave_out(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _leave_out(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     title = "## Studies left out of training"
     found = evaluation.get("leave_studies_out")
     if not found:
@@ -120,7 +120,7 @@ def _leave_out(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[
     ]
 
 
-def studies_table(found: Mapping[str, Any]) -> list[str]:
+def studies_table(found: dict[str, Any]) -> list[str]:
     """Every left-out study, and the means by kind."""
     rows = []
     for name, row in found["studies"].items():
@@ -143,7 +143,7 @@ def studies_table(found: Mapping[str, Any]) -> list[str]:
     return [head, "|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
-def _panels(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _panels(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     found = evaluation.get("panels")
     if not found:
         return ["## Small gene panels", "Not run."]
@@ -167,7 +167,7 @@ def _panels(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str
     ]
 
 
-def _calibration(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _calibration(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     found = evaluation.get("calibration")
     if not found:
         return ["## Confidence", "Not run."]
@@ -184,13 +184,14 @@ def _calibration(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> lis
     )
     return [
         "## Confidence",
-        "Pooled over the files of each kind of split; confidence and accuracy of the best guess.",
+        "Pooled over the files of each kind of split; confidence and accuracy of the best guess. The temperature was fitted on "
+        "held-out cells of the files that are no headline; these are shown apart.",
         "\n".join([head, "|---|---|---|---|---|---|---|---|---|", *rows]),
         _picture("calibration", drawn, "Reliability and risk against coverage"),
     ]
 
 
-def _unknown(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _unknown(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     parts = ["## Cells of a type that training never saw"]
     found = evaluation.get("leave_types_out")
     if found:
@@ -222,7 +223,7 @@ def _unknown(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[st
     return parts
 
 
-def _generation(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _generation(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     if "generation" not in evaluation:
         return ["## Pseudo-cells", "Not run."]
     parts = ["## Pseudo-cells", "\n".join(generation_table(evaluation))]
@@ -231,7 +232,7 @@ def _generation(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list
     return parts
 
 
-def realism_table(found: Mapping[str, Any]) -> list[str]:
+def realism_table(found: dict[str, Any]) -> list[str]:
     """Distances and gene statistics of one set of pseudo-cells beside the floor and the others."""
     use = found["training_use"]
     sources = [
@@ -260,7 +261,7 @@ def realism_table(found: Mapping[str, Any]) -> list[str]:
     return [intro, "", head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
-def _drug(evaluation: Mapping[str, Any]) -> list[str]:
+def _drug(evaluation: dict[str, Any]) -> list[str]:
     if "drug" not in evaluation:
         return ["## Drug response", "Not run."]
     parts = ["## Drug response", "\n".join(drug_table(evaluation))]
@@ -281,7 +282,31 @@ def _drug(evaluation: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _phrasing(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _clusters(evaluation: dict[str, Any]) -> list[str]:
+    found = evaluation.get("clusters")
+    if not found:
+        return ["## Several cells at once", "Not run."]
+    ways = list(next(iter(found["mean"].values())))
+    rows = [
+        f"| {name} | {purity} | " + " | ".join(f"{row[way]:.3f}" for way in ways) + " |"
+        for name, of_file in found["files"].items()
+        for purity, row in of_file["purity"].items()
+    ]
+    rows += [
+        f"| **mean** | {purity} | " + " | ".join(f"**{row[way]:.3f}**" for way in ways) + " |"
+        for purity, row in found["mean"].items()
+    ]
+    head = [f"| file | share of the main type | {' | '.join(ways)} |", "|---|---|" + "---|" * len(ways)]
+    return [
+        "## Several cells at once",
+        f"{found['clusters']} clusters of {found['cells']} held-out cells per file, a share of them of one type and the rest of "
+        "others: named in one prompt that holds all cells, by the most frequent single answer, by the mean probability, and "
+        "(for comparison) the single cells of the main type.",
+        "\n".join([*head, *rows]),
+    ]
+
+
+def _phrasing(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     if "phrasing" not in evaluation:
         return ["## Phrasing", "Not run."]
     found = evaluation["phrasing"]
@@ -308,12 +333,12 @@ def _phrasing(evaluation: Mapping[str, Any], drawn: Mapping[str, str]) -> list[s
     return parts
 
 
-def _routed(found: Mapping[str, Any], name: str) -> str:
+def _routed(found: dict[str, Any], name: str) -> str:
     row = found.get("routed", {}).get(name)
     return f"{row['right']:.3f} ({row['asked_back']:.3f})" if row else ""
 
 
-def _run_time(evaluation: Mapping[str, Any]) -> str:
+def _run_time(evaluation: dict[str, Any]) -> str:
     seconds = evaluation.get("seconds", {})
     return (
         "Seconds per task: " + ", ".join(f"{kind} {value:.0f}" for kind, value in seconds.items()) + "."
@@ -325,20 +350,20 @@ def _run_time(evaluation: Mapping[str, Any]) -> str:
 # ---- pieces
 
 
-def _picture(name: str, drawn: Mapping[str, str], title: str) -> str:
+def _picture(name: str, drawn: dict[str, str], title: str) -> str:
     return f"![{title}]({PICTURES}/{name}.svg)" if name in drawn else ""
 
 
-def _panel(found: Mapping[str, Any] | None) -> str:
+def _panel(found: dict[str, Any] | None) -> str:
     return f"{found['accuracy']:.3f} ({found['relative']:.3f})" if found else ""
 
 
-def _signed(figure: Mapping[str, float]) -> str:
+def _signed(figure: dict[str, float]) -> str:
     return f"{figure['value']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]"
 
 
 def _peer(found: Any) -> str:
-    return figure_text(found["accuracy"]) if isinstance(found, Mapping) else str(found)
+    return figure_text(found["accuracy"]) if isinstance(found, dict) else str(found)
 
 
 def _number(value: float | None) -> str:
@@ -348,7 +373,7 @@ def _number(value: float | None) -> str:
 # ---- files
 
 
-def write_results(evaluation: Mapping[str, Any], docs: Path) -> Path:
+def write_results(evaluation: dict[str, Any], docs: Path) -> Path:
     """docs/results.md and its pictures; what was written by hand below its mark stays."""
     path, folder = docs / "results.md", docs / PICTURES
     text = results_markdown(evaluation)
@@ -363,7 +388,7 @@ def write_results(evaluation: Mapping[str, Any], docs: Path) -> Path:
     return path
 
 
-def html_report(evaluation: Mapping[str, Any]) -> str:
+def html_report(evaluation: dict[str, Any]) -> str:
     """One HTML page with every table and picture in it; it loads nothing."""
     drawn = pictures(evaluation)
     body = MarkdownIt("commonmark").enable("table").render(results_markdown(evaluation, everything=True))
@@ -379,7 +404,7 @@ def html_report(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def write_report(evaluation: Mapping[str, Any], path: Path) -> Path:
+def write_report(evaluation: dict[str, Any], path: Path) -> Path:
     """The HTML page as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html_report(evaluation), encoding="utf-8")

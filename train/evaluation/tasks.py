@@ -76,7 +76,6 @@ class CalibrationTask:
 
     targets: tuple[Target, ...]
     coverage: float = 0.8  # share of the cells accepted, the most confident first
-    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,16 @@ class PhrasingTask:
 
 
 @dataclass(frozen=True)
+class ClusterTask:
+    """Groups of cells that are named together, pure and mixed."""
+
+    targets: tuple[Target, ...]
+    clusters: int = 24  # of each file
+    cells: int = 16  # of each cluster
+    purity: tuple[float, ...] = (1.0, 0.7, 0.5)  # share of the main type
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """A study that training is repeated without; studies of one kind stand in for it in the baselines."""
 
@@ -170,6 +179,7 @@ KINDS: dict[str, type] = {
     "generation": GenerationTask,
     "drug": DrugTask,
     "phrasing": PhrasingTask,
+    "clusters": ClusterTask,
     "leave_studies_out": LeaveStudiesOutTask,
     "leave_types_out": LeaveTypesOutTask,
 }
