@@ -45,7 +45,7 @@ fix: $(STAMP) ## Mend what ruff can mend
 train-mini: $(STAMP) ## Train the mini checkpoint (resumes where it stopped)
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/instructcell train mini $(ARGS)
 
-evaluate: $(STAMP) ## Measure the checkpoint on held-out cells
+evaluate: $(STAMP) ## Measure the checkpoint on held-out cells and write every table anew
 	$(BIN)/instructcell evaluate $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 resources: $(STAMP) ## Rebuild the gene, marker and ontology tables and their index

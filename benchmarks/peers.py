@@ -7,7 +7,7 @@ Annotation: the cells of a donor nobody was trained on, by `instructcell annotat
 donors that the recipe trains on (and, as published comparisons do, on all donors of the file). Pseudo-cells, with
 --scvi: the sorted blood populations by InstructCell and by scVI sampled from its prior, in the evaluation's metrics.
 
-The peers live in .venv-peers, which this script makes; `run_peer.py` runs there.
+The peers live in .venv-peers, which this script makes; `train/evaluation/run_peer.py` runs there.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anndata import AnnData, read_h5ad
-from scipy import sparse
+from anndata import AnnData
 
 from instructcell import tools
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint, load_checkpoint
 from train import metrics
 from train.datasets import find_data, hold_out, label_map
-from train.evaluate import GENERATED, Evaluation
+from train.evaluation import generation, peers
+from train.evaluation.bench import Bench
+from train.evaluation.tasks import load_task
 from train.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
@@ -154,25 +155,18 @@ def some(adata: AnnData, n_cells: int | None) -> AnnData:
 
 
 def compare_generation(checkpoint: Checkpoint, recipe: Recipe, data: Path, epochs: int, seed: int) -> dict[str, Any]:
-    """The evaluation's own comparison, and scVI's pseudo-cells in the same space."""
-    evaluation = Evaluation(checkpoint, replace(recipe, data=(recipe.entry(GENERATED),)), data)
-    result = evaluation.generation(seed)
-    cells = evaluation.datasets[GENERATED]
-    held, genes = np.flatnonzero(cells.held_out), np.flatnonzero(cells.measured)
-    space = metrics.RealSpace(cells.counts[held][:, genes], cells.label[held], seed)
-    asked = np.repeat(*np.unique(cells.label[held], return_counts=True))
-    known = AnnData(cells.counts[cells.training_rows][:, genes], obs={"label": cells.label[cells.training_rows]})
-    with tempfile.TemporaryDirectory(prefix="instructcell-peers-") as name:
-        train, wanted, out = (Path(name) / file for file in ("train.h5ad", "asked.json", "out.h5ad"))
-        known.write_h5ad(train)
-        wanted.write_text(json.dumps(asked.tolist()), encoding="utf-8")
-        run_peer("scvi", train, wanted, out, "--epochs", str(epochs), "--seed", str(seed))
-        made = read_h5ad(out)
-    scvi = space.judge(space.place(sparse.csr_matrix(made.X)), asked)
-    floor = result["real_training"]["mmd"]
-    result["scvi"] = {**scvi, **{key: made.uns["run"][key] for key in ("version", "epochs", "train_seconds")}}
-    result["mmd_ratio_scvi"] = float(np.mean([scvi["mmd"][kind] / floor[kind] for kind in floor]))
-    return result
+    """The evaluation's own comparison, with scVI's pseudo-cells in the same space."""
+    _, task = load_task("generation")
+    task = replace(task, seeds=(seed,), scvi_epochs=epochs)
+    bench = Bench(checkpoint, replace(recipe, data=(recipe.entry(task.sets[0].file),)), data, peers=peer_python())
+    result = generation.measure_set(bench, task, task.sets[0])
+    return {"epochs": epochs, "version": version_of("scvi-tools"), **result}
+
+
+def version_of(package: str) -> str:
+    """Of a package in the peers' environment."""
+    script = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([peer_python(), "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
 # ---- the peers' environment
@@ -201,7 +195,7 @@ def peer_python() -> Path:
 
 def run_peer(*arguments: str | Path) -> None:
     """`run_peer.py` in the peers' environment; its own words go to stderr."""
-    subprocess.run([peer_python(), HERE / "run_peer.py", *arguments], check=True, stdout=sys.stderr)
+    peers.run(peer_python(), *arguments)
 
 
 # ---- what comes out
@@ -228,11 +222,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def generation_table(found: dict[str, Any]) -> list[str]:
-    real, scvi = found["real_training"], found["scvi"]
+    scvi, name = found["scvi"], f"scVI {found['version']}, {found['epochs']} epochs"
     rows = [
-        ("real training cells", real, 1.0),
+        ("real training cells", found["real_training"], 1.0),
         ("InstructCell", found["pseudo"], found["mmd_ratio"]),
-        (f"scVI {scvi['version']}, {scvi['epochs']} epochs, from its prior per type", scvi, found["mmd_ratio_scvi"]),
+        (f"{name}, from its prior per type", scvi["prior"], scvi["prior"]["mmd_ratio"]),
+        (f"{name}, around its training cells", scvi["posterior"], scvi["posterior"]["mmd_ratio"]),
         ("independent Poisson per type", found["independent_poisson"], found["mmd_ratio_poisson"]),
     ]
     return [

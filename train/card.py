@@ -34,6 +34,7 @@ HEADLINE = (
     "pbmc_zheng_sorted",
     "lung_lines_mixology_celseq2",
 )
+NOT_RUN = "Not run."
 RESULTS_START, RESULTS_END = "<!-- results: written by make evaluate -->", "<!-- end of results -->"
 
 LIMITS = """\
@@ -113,6 +114,8 @@ def splits_table(evaluation: dict[str, Any]) -> list[str]:
 
 
 def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> list[str]:
+    if "annotation" not in evaluation:
+        return [NOT_RUN]
     header = ["| file | cells | accuracy | macro-F1 | or narrower | with options | logistic regression | 10-NN | ECE |"]
     rows = []
     for name, found in evaluation["annotation"].items():
@@ -120,8 +123,8 @@ def annotation_table(evaluation: dict[str, Any], only: tuple[str, ...] = ()) -> 
             continue
         base = found["baselines"]
         rows.append(
-            f"| {name} | {found['cells']:,} | {_figure(found['accuracy'])} | {_figure(found['macro_f1'])} | "
-            f"{found['accuracy_or_narrower']:.3f} | {_figure(found['accuracy_with_options'])} | "
+            f"| {name} | {found['cells']:,} | {figure_text(found['accuracy'])} | {figure_text(found['macro_f1'])} | "
+            f"{found['accuracy_or_narrower']:.3f} | {figure_text(found['accuracy_with_options'])} | "
             f"{_accuracy(base, 'logistic regression')} | {_accuracy(base, '10-NN')} | {found['ece']:.3f} |"
         )
     return [*header, "|---|---|---|---|---|---|---|---|---|", *rows]
@@ -160,6 +163,8 @@ def readout_lines(evaluation: dict[str, Any]) -> list[str]:
 
 
 def generation_table(evaluation: dict[str, Any]) -> list[str]:
+    if "generation" not in evaluation:
+        return [NOT_RUN]
     found = evaluation["generation"]
     pseudo, real, noise = found["pseudo"], found["real_training"], found["independent_poisson"]
     return [
@@ -175,22 +180,26 @@ def generation_table(evaluation: dict[str, Any]) -> list[str]:
 
 
 def drug_table(evaluation: dict[str, Any]) -> list[str]:
+    if "drug" not in evaluation:
+        return [NOT_RUN]
     rows = []
     for found in evaluation["drug"]:
         ours, base = found["instructcell"], found["logistic_regression"]
         rows.append(
-            f"| {', '.join(found['drugs'])} | {found['file']} | {found['cells']} | {_figure(ours['balanced_accuracy'])} | "
-            f"{_figure(ours['auroc'])} | {_figure(base['balanced_accuracy'])} | {_figure(base['auroc'])} |"
+            f"| {', '.join(found['drugs'])} | {found['file']} | {found['cells']} | {figure_text(ours['balanced_accuracy'])} | "
+            f"{figure_text(ours['auroc'])} | {figure_text(base['balanced_accuracy'])} | {figure_text(base['auroc'])} |"
         )
     head = "| drug | file | cells | balanced accuracy | AUROC | logistic regression: balanced accuracy | AUROC |"
     return [head, "|---|---|---|---|---|---|---|", *rows, "", "Intervals of the melanoma rows are over patients."]
 
 
 def phrasing_lines(evaluation: dict[str, Any]) -> list[str]:
+    if "phrasing" not in evaluation:
+        return [NOT_RUN]
     found = evaluation["phrasing"]
     return [
-        f"Asked in phrasings that training never saw, annotation is right for {_figure(found['accuracy'])} of {found['cells']} held-out",
-        f"cells of all files; in the canonical phrasing for {_figure(found['canonical'])}.",
+        f"Asked in phrasings that training never saw, annotation is right for {figure_text(found['accuracy'])} of {found['cells']} held-out",
+        f"cells of all files; in the canonical phrasing for {figure_text(found['canonical'])}.",
     ]
 
 
@@ -227,7 +236,8 @@ def write_card(checkpoint: Checkpoint, recipe: Recipe, evaluation: dict[str, Any
     return path
 
 
-def _figure(found: dict[str, float]) -> str:
+def figure_text(found: dict[str, float]) -> str:
+    """A value with its interval."""
     if found["low"] != found["low"]:  # not defined on any redrawn sample
         return f"{found['value']:.3f}"
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from instructcell.checkpoint import Checkpoint
+    from train.recipe import Recipe
 
 RECIPE = Annotated[str, typer.Argument(help="A recipe that ships (mini) or a YAML file.")]
 DATA = Annotated[
@@ -65,32 +69,78 @@ def train(
 
 
 MODEL = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
-RECIPE_OPTION = Annotated[str, typer.Option("--recipe", help="The recipe whose held-out cells are used.")]
+RECIPE_OPTION = Annotated[str, typer.Option("--recipe", help="The recipe that the checkpoint was trained with.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON and write nothing.")]
+TASKS = Annotated[
+    str,
+    typer.Option(
+        "--tasks", help="Kinds of train/tasks or YAML files, separated by commas; by default all that take seconds."
+    ),
+]
+SLOW = Annotated[bool, typer.Option("--slow", help="Also the tasks that train without a study or a type (hours).")]
+PEERS = Annotated[
+    bool, typer.Option("--peers", help="Also run CellTypist, scANVI and scVI, in .venv-peers (see make bench-peers).")
+]
+REPORT = Annotated[
+    Path | None, typer.Option("--report", help="The HTML report; by default evaluation.html beside the run.")
+]
 
 
-def evaluate(model: MODEL = "mini", recipe: RECIPE_OPTION = "mini", data: DATA = None, json: JSON = False) -> None:
-    """Measure a checkpoint on held-out cells and write evaluation.json and its model card.
+def evaluate(
+    model: MODEL = "mini",
+    recipe: RECIPE_OPTION = "mini",
+    data: DATA = None,
+    runs: RUNS = Path("runs"),
+    tasks: TASKS = "",
+    slow: SLOW = False,
+    peers: PEERS = False,
+    report: REPORT = None,
+    json: JSON = False,
+) -> None:
+    """Measure a checkpoint on held-out cells; write evaluation.json, its model card and an HTML report.
+
+    In the project's folder the tables of README.md and docs/results.md are written anew as well.
 
     \b
     Example:
       instructcell evaluate --model mini --data data
+      instructcell evaluate --tasks drug,my_task.yaml --json
+      instructcell evaluate --tasks leave_studies_out
     """
-    from json import dumps
-
     from instructcell.checkpoint import load_checkpoint
-    from train.card import update_readme, write_card
     from train.datasets import find_data
-    from train.evaluate import Evaluation, write_evaluation
+    from train.evaluate import Evaluation, carry_over, to_json
+    from train.evaluation.peers import find_environment
+    from train.evaluation.tasks import load_tasks
     from train.recipe import load_recipe
 
+    chosen = load_tasks([name.strip() for name in tasks.split(",") if name.strip()], slow=slow)
     settings, checkpoint = load_recipe(recipe), load_checkpoint(model)
-    say = (lambda text: typer.echo(text, err=True)) if json else typer.echo
-    result = Evaluation(checkpoint, settings, find_data(data), say).run()
+    evaluation = Evaluation(
+        checkpoint,
+        settings,
+        find_data(data),
+        say=(lambda text: typer.echo(text, err=True)) if json else typer.echo,
+        peers=find_environment() if peers else None,
+        runs=runs,
+        tasks=chosen,
+    )
+    result = evaluation.run()
     if json:
-        typer.echo(dumps(result, default=float))
+        typer.echo(to_json(result))
         return
+    report = report or runs / settings.output / "evaluation.html"
+    _write(checkpoint, settings, carry_over(result, checkpoint.path), report)
+
+
+def _write(checkpoint: Checkpoint, recipe: Recipe, result: dict[str, Any], report: Path) -> None:
+    """Everything that shows the figures."""
+    from train.card import update_readme, write_card
+    from train.evaluate import write_evaluation
+    from train.report import write_report, write_results
+
     write_evaluation(result, checkpoint.path)
-    typer.echo(f"The model card is {write_card(checkpoint, settings, result, checkpoint.path)}.")
+    typer.echo(f"The model card is {write_card(checkpoint, recipe, result, checkpoint.path)}.")
+    typer.echo(f"The report is {write_report(result, report)}.")
     if update_readme(Path("README.md"), result):
-        typer.echo("The tables of README.md are written anew.")
+        typer.echo(f"The tables of README.md and {write_results(result, Path('docs'))} are written anew.")

@@ -146,10 +146,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
-    return _build(Recipe, content, path.name)
+    return settings_of(Recipe, content, path.name)
 
 
-def _build(cls: type, content: Any, where: str) -> Any:
+def settings_of(cls: type, content: Any, where: str) -> Any:
     """A dataclass from a mapping, key by key."""
     if not isinstance(content, Mapping):
         raise ConfigError(
@@ -174,7 +174,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     arguments = get_args(hint)
     nested = next((a for a in (hint, *arguments) if is_dataclass(a)), None)
     if nested is not None and getattr(hint, "__origin__", None) is not tuple:
-        return _build(nested, value, where)
+        return settings_of(nested, value, where)
     if getattr(hint, "__origin__", None) is tuple:
         rows = value if isinstance(value, list) else [value]
         return tuple(_convert(arguments[0], row, where) for row in rows)

@@ -1,0 +1,89 @@
+"""Peers in their own environment: CellTypist and scANVI for labels, scVI for pseudo-cells.
+
+They are run only when asked for (`--peers`), with the Python of an environment that holds them (`make bench-peers`
+makes one in .venv-peers); this package never imports them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, read_h5ad
+from scipy import sparse
+
+from instructcell.errors import ConfigError
+
+ENVIRONMENT = Path(".venv-peers")
+SCRIPT = Path(__file__).with_name("run_peer.py")
+ANNOTATORS = ("CellTypist", "scANVI")
+NOT_RUN = "not run"
+
+
+def find_environment(folder: str | Path = ENVIRONMENT) -> Path:
+    """The Python of the peers' environment.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    python = Path(folder) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.exists():
+        raise ConfigError(
+            f"no peers in {folder}: expected {python}. Make them with `make bench-peers ARGS=--scvi`, or leave out "
+            "--peers."
+        )
+    return python
+
+
+def annotate(
+    python: Path,
+    counts: sparse.csr_matrix,
+    labels: np.ndarray,
+    test: sparse.csr_matrix,
+    genes: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Labels of the test cells by each peer, trained on counts [M, G] with labels [M]."""
+    answers = {}
+    with tempfile.TemporaryDirectory(prefix="instructcell-peers-") as name:
+        train, unseen, out = (Path(name) / file for file in ("train.h5ad", "test.h5ad", "out.json"))
+        _adata(counts, genes, labels).write_h5ad(train)
+        _adata(test, genes, np.full(test.shape[0], "")).write_h5ad(unseen)
+        for peer in ANNOTATORS:
+            run(python, peer.lower(), train, unseen, out)
+            answers[peer] = np.array(json.loads(out.read_text(encoding="utf-8"))["labels"])
+    return answers
+
+
+def generate(
+    python: Path, counts: sparse.csr_matrix, labels: np.ndarray, asked: np.ndarray, epochs: int, seed: int
+) -> dict[str, sparse.csr_matrix]:
+    """scVI's cells of the types asked for [N]: from its prior, and around its training cells (posterior predictive)."""
+    made = {}
+    with tempfile.TemporaryDirectory(prefix="instructcell-peers-") as name:
+        train, wanted, out = (Path(name) / file for file in ("train.h5ad", "asked.json", "out.h5ad"))
+        _adata(counts, [f"gene{j}" for j in range(counts.shape[1])], labels).write_h5ad(train)
+        wanted.write_text(json.dumps(asked.tolist()), encoding="utf-8")
+        run(python, "scvi", train, wanted, out, "--epochs", str(epochs), "--seed", str(seed), "--both")
+        found = read_h5ad(out)
+        made["prior"] = sparse.csr_matrix(found.X)
+        made["posterior"] = sparse.csr_matrix(found.layers["posterior"])
+    return made
+
+
+def run(python: Path, *arguments: str | Path) -> None:
+    """`run_peer.py` in the peers' environment; its own words go to stderr."""
+    subprocess.run([python, SCRIPT, *arguments], check=True, stdout=sys.stderr)
+
+
+def _adata(counts: sparse.csr_matrix, genes: Sequence[str], labels: np.ndarray) -> AnnData:
+    names = [f"cell{i}" for i in range(counts.shape[0])]
+    obs, var = pd.DataFrame({"label": labels}, index=names), pd.DataFrame(index=list(genes))
+    return AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=obs, var=var)
