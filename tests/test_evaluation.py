@@ -366,11 +366,13 @@ def test_json_is_the_same_after_a_round_trip_and_long_lists_have_lines_of_their_
 
 
 def test_what_an_earlier_run_measured_on_the_same_weights_is_kept(tmp_path):
-    write_evaluation({"checkpoint": "a", "drug": [1], "leave_types_out": {"x": 1}, "seconds": {"drug": 2}}, tmp_path)
-    same = carry_over({"checkpoint": "a", "unknown": {}, "seconds": {"unknown": 1}}, tmp_path)
+    slow = {"recipe": "r", "mean": {}}
+    write_evaluation({"checkpoint": "a", "drug": [1], "leave_types_out": slow, "seconds": {"drug": 2}}, tmp_path)
+    same = carry_over({"checkpoint": "a", "recipe": "r", "unknown": {}, "seconds": {"unknown": 1}}, tmp_path)
     assert same["drug"] == [1] and same["seconds"] == {"drug": 2, "unknown": 1}
-    other = carry_over({"checkpoint": "b", "unknown": {}, "seconds": {}}, tmp_path)
-    assert "drug" not in other and other["leave_types_out"] == {"x": 1}
+    retrained = carry_over({"checkpoint": "b", "recipe": "r", "seconds": {}}, tmp_path)
+    assert "drug" not in retrained and retrained["leave_types_out"] == slow
+    assert "leave_types_out" not in carry_over({"checkpoint": "a", "recipe": "other", "seconds": {}}, tmp_path)
 
 
 # ---- reports

@@ -61,6 +61,7 @@ class Evaluation(Bench):
         started = time.perf_counter()
         result: dict[str, Any] = {
             "checkpoint": self.checkpoint.hash,
+            "recipe": leave_out.recipe_key(self.recipe),
             "seed": self.recipe.seed,
             "splits": {name: _split_row(cells) for name, cells in self.datasets.items()},
         }
@@ -78,13 +79,17 @@ class Evaluation(Bench):
 
 
 def carry_over(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Add what an earlier run measured on the same weights, or (slow tasks) with any, and this run did not."""
+    """Add what an earlier run measured on the same weights, or (slow tasks) by the same recipe, and this one did not."""
     path = folder / "evaluation.json"
     if not path.is_file():
         return result
     earlier = json.loads(path.read_text(encoding="utf-8"))
     same = earlier.get("checkpoint") == result["checkpoint"]
-    kept = {kind: earlier[kind] for kind in MEASURES if kind in earlier and (same or kind.startswith("leave_"))}
+    kept = {
+        kind: earlier[kind]
+        for kind in MEASURES
+        if kind in earlier and (earlier[kind].get("recipe") == result["recipe"] if kind.startswith("leave_") else same)
+    }
     seconds = {**(earlier.get("seconds", {}) if same else {}), **result["seconds"]}
     return {**kept, **result, "seconds": seconds}
 

@@ -20,7 +20,6 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "instructcell",
 }
-SHORT = {"pancreas": "panc.", "human": "hum."}
 
 
 def pictures(evaluation: Mapping[str, Any]) -> dict[str, str]:
