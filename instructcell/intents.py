@@ -90,11 +90,11 @@ DRUG_LAST = re.compile(
 FILLERS = frozenset(
     """
     a about again all also am an and answer any are as ask at be been best both by call called can cell cells
-    cluster come count counts data dataset did do does download draw drug drugs each expect export few file find
+    cluster come count counts data dataset did do does download draw drug drugs each else expect export few file find
     first for from gene generate genes get give group groups had has have help her here him how i if in inside into
     is it its kind last like list look lot make many mark marker markers marks may me mean more most much my name
-    need new next no not now of ok on one only or other our out over people please possible predict pseudo random
-    real resistant respond response sample samples save see sensitive show simulate single some something sort state
+    need neither new next no not now of ok on one only or other others our out over people please possible predict
+    pseudo random real resistant respond response sample samples save see sensitive show simulate single some something sort state
     such synthetic table take talk tell than that the their them then there these they thing think this those to too
     treat treated treatment try type types up us use very want was we well were what when where which who why will
     with work would write yes you your
@@ -333,32 +333,36 @@ def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
     """
     if COUNTING.search(text):
         return ()
-    runs: list[list[str]] = [[]]
-    parts = BETWEEN_CHOICES.split(text)
-    for position, part in enumerate(parts):
-        name, leads, ends = _choice(part, labels)
-        if name is None or (leads and runs[-1]):
-            runs.append([])
-        if name is not None:
-            runs[-1].append(name)
-        if ends and position < len(parts) - 1:
-            runs.append([])
-    longest = max((list(dict.fromkeys(run)) for run in runs), key=len)
-    return tuple(longest) if len(longest) > 1 else ()
+    runs: list[dict[str, bool]] = [{}]  # name -> whether it is known
+    for part in BETWEEN_CHOICES.split(text):
+        name, known, leads, ends = _choice(part, labels)
+        if not name or (leads and runs[-1]):
+            runs.append({})
+        if name:
+            runs[-1].setdefault(name, known)
+        if ends:
+            runs.append({})
+    longest = max(runs, key=lambda run: sum(run.values()))
+    return tuple(longest) if sum(longest.values()) > 1 else ()
 
 
-def _choice(part: str, labels: LabelSet) -> tuple[str | None, bool, bool]:
-    """The type one part of a list names, and whether other words lead up to it and follow it."""
+def _choice(part: str, labels: LabelSet) -> tuple[str, bool, bool, bool]:
+    """What one part of a list names, whether that is a known type, and whether words lead up to it and follow it."""
     mentions = load_name_book().cell_types(part)
     if mentions:
         one = mentions[-1]
         label = labels.find(one.id)
         name = label.name if label is not None else load_ontology().name(one.id)
-        return name, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
-    words = _words(part)
-    last = words[-1] if words else ""  # "alpha" of "the labels alpha, beta and delta"
-    label = labels.find(last) or labels.find(f"{last} cell") if len(last) > 3 and last not in FILLERS else None
-    return (None, False, False) if label is None else (label.name, len(words) > 1, False)
+        return name, True, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
+    words = re.findall(r"[\w+-]+", part)
+    for word in dict.fromkeys((*words[-1:], *words[:1])):  # "alpha" and "delta" of "labels alpha, beta, delta please"
+        label = (
+            labels.find(word) or labels.find(f"{word} cell") if len(word) > 3 and word.lower() not in FILLERS else None
+        )
+        if label is not None:
+            return label.name, True, word != words[0], word != words[-1]
+    telling = 0 < len(words) <= 3 and not FILLERS & {word.lower() for word in words}
+    return " ".join(words) if telling else "", False, False, False
 
 
 def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMention, ...]:
