@@ -15,6 +15,7 @@ from anndata import AnnData
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.retrieval import MarkerEvidence
+from instructcell.retrieval.grounding import percent
 from instructcell.tools import CELL_TYPE, P_SENSITIVE, UNKNOWN, AnnotationResult, DrugResult
 
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
@@ -201,13 +202,6 @@ def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None)
         f"- *What marks a {example}?* and *What does GCG do?*\n\n"
         f"I can generate {len(types)} cell types: {'; '.join(types)}.\n"
     )
-
-
-def percent(share: float) -> str:
-    """ "91.3 %"; never 100 % for less than all, never 0 % for some."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if 0.999 < share < 1 else f"{share:.1%}".replace("%", " %")
 
 
 def titled(name: str) -> str:

@@ -94,10 +94,10 @@ FILLERS = frozenset(
     first for from gene generate genes get give group groups had has have help her here him how i if in inside into
     is it its kind last like list look lot make many mark marker markers marks may me mean more most much my name
     need neither new next no not now of ok on one only or other others our out over people please possible predict
-    pseudo random real resistant respond response sample samples save see sensitive show simulate single some something sort state
-    such synthetic table take talk tell than that the their them then there these they thing think this those to too
-    treat treated treatment try type types up us use very want was we well were what when where which who why will
-    with work would write yes you your
+    pseudo random real resistant respond response sample samples save see sensitive show simulate single some something
+    sort state such synthetic table take talk tell than that the their them then there these they thing think this
+    those to too treat treated treatment try type types up us use very want was we well were what when where which
+    who why will with work would write yes you your
     """.split()  # noqa: SIM905 - a list of words reads best as text
 )
 Spans = Sequence[tuple[int, int]]  # first character and the one after the last

@@ -33,6 +33,7 @@ from instructcell.intents import Request, Selection
 from instructcell.labels import load_ontology
 from instructcell.output import write_h5ad
 from instructcell.retrieval import MarkerEvidence, answer_knowledge, load_index
+from instructcell.retrieval.grounding import percent
 from instructcell.retrieval.names import load_name_book
 
 USUAL_PSEUDO_CELLS, MOST_PSEUDO_CELLS = 50, 20_000  # in one answer: when no number is said, and at most
@@ -495,7 +496,7 @@ class Session:
             return "Their counts are too few to be read back."
         share = float(back.table["best_guess"].isin(_with_subtypes(self.checkpoint, cell_type)).mean())
         seed = pseudo.uns[tools.RUN]["seed"]
-        return f"Read back, {answers.percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
+        return f"Read back, {percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
 
     # ---- drugs
 
@@ -708,7 +709,7 @@ def _card(report: DatasetReport) -> pd.DataFrame:
         "species": report.species,
         "gene names": report.id_type,
         "matrix": f"{report.matrix} ({report.scale})",
-        "model genes measured": f"{report.n_shared_genes or 0:,} ({answers.percent(report.coverage or 0.0)})",
+        "model genes measured": f"{report.n_shared_genes or 0:,} ({percent(report.coverage or 0.0)})",
     }
     return pd.DataFrame({"property": list(shown), "value": list(shown.values())})
 
