@@ -334,7 +334,7 @@ def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
     if COUNTING.search(text):
         return ()
     runs: list[dict[str, bool]] = [{}]  # name -> whether it is known
-    for part in BETWEEN_CHOICES.split(text):
+    for part in _parts(text):
         name, known, leads, ends = _choice(part, labels)
         if not name or (leads and runs[-1]):
             runs.append({})
@@ -346,23 +346,44 @@ def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
     return tuple(longest) if sum(longest.values()) > 1 else ()
 
 
+def _parts(text: str) -> list[str]:
+    """A text cut at its commas, "or" and "and", except those inside a name: "CD4-positive, alpha-beta T cell"."""
+    masked = _without(text, [(mention.start, mention.end) for mention in load_name_book().cell_types(text)])
+    cuts = [cut.span() for cut in BETWEEN_CHOICES.finditer(masked)]
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
 def _choice(part: str, labels: LabelSet) -> tuple[str, bool, bool, bool]:
     """What one part of a list names, whether that is a known type, and whether words lead up to it and follow it."""
-    mentions = load_name_book().cell_types(part)
-    if mentions:
+    names = load_name_book()
+    if mentions := names.cell_types(part):
         one = mentions[-1]
-        label = labels.find(one.id)
-        name = label.name if label is not None else load_ontology().name(one.id)
-        return name, True, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
-    words = re.findall(r"[\w+-]+", part)
+        return _title(one.id, labels), True, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
+    words = [word for word in re.findall(r"[\w+-]+", part) if word.lower() not in ("cell", "cells")]
     for word in dict.fromkeys((*words[-1:], *words[:1])):  # "alpha" and "delta" of "labels alpha, beta, delta please"
-        label = (
-            labels.find(word) or labels.find(f"{word} cell") if len(word) > 3 and word.lower() not in FILLERS else None
-        )
-        if label is not None:
-            return label.name, True, word != words[0], word != words[-1]
+        if word.lower() in FILLERS:
+            continue
+        meant = [mention.id for mention in names.cell_types(f"{word} cells") if mention.start == 0]
+        label = labels.find(word) if len(word) > 3 else None
+        if meant or label is not None:
+            title = _title(meant[0], labels) if meant else label.name if label is not None else word
+            return title, True, word != words[0], word != words[-1]
     telling = 0 < len(words) <= 3 and not FILLERS & {word.lower() for word in words}
     return " ".join(words) if telling else "", False, False, False
+
+
+def _title(cl_id: str, labels: LabelSet) -> str:
+    """How the checkpoint, else the ontology, calls a type."""
+    label = labels.find(cl_id)
+    return load_ontology().name(cl_id) if label is None else label.name
+
+
+def _without(text: str, spans: Spans) -> str:
+    """The text with the characters of the spans blotted out; all others stay where they are."""
+    for start, end in spans:
+        text = f"{text[:start]}{chr(0) * (end - start)}{text[end:]}"
+    return text
 
 
 def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMention, ...]:
@@ -474,9 +495,7 @@ def _by_name(text: str, obs: pd.DataFrame) -> Found | None:
 def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
     """A value of a grouping column, named with its column; or alone, where only one column has it."""
     alone: list[Found] = []
-    free = text
-    for start, end in taken:
-        free = f"{free[:start]}{chr(0) * (end - start)}{free[end:]}"
+    free = _without(text, taken)
     for column, values in groupings(obs).items():
         name = re.escape(column).replace("_", r"[_\s]")
         names = rf"(?<!\w)(?:{name}|cluster|group)s?" if column.lower() in CLUSTER_COLUMNS else rf"(?<!\w){name}s?"
