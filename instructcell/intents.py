@@ -364,11 +364,11 @@ def _choice(part: str, labels: LabelSet) -> tuple[str, bool, bool, bool]:
     for word in dict.fromkeys((*words[-1:], *words[:1])):  # "alpha" and "delta" of "labels alpha, beta, delta please"
         if word.lower() in FILLERS:
             continue
-        meant = [mention.id for mention in names.cell_types(f"{word} cells") if mention.start == 0]
-        label = labels.find(word) if len(word) > 3 else None
-        if meant or label is not None:
-            title = _title(meant[0], labels) if meant else label.name if label is not None else word
-            return title, True, word != words[0], word != words[-1]
+        meant = [_title(mention.id, labels) for mention in names.cell_types(f"{word} cells") if mention.start == 0]
+        if not meant and len(word) > 3 and (label := labels.find(word)) is not None:
+            meant = [label.name]
+        if meant:
+            return meant[0], True, word != words[0], word != words[-1]
     telling = 0 < len(words) <= 3 and not FILLERS & {word.lower() for word in words}
     return " ".join(words) if telling else "", False, False, False
 
