@@ -42,6 +42,7 @@ MAX_SUGGESTIONS = 4
 MARKDOWN = re.compile(
     r"[&<>*_`~\[\]\\|$@]|:(?=//)|(?<=[wW]{3})\.|^[#+=:-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]"
 )
+LINKS = re.compile(r"\\?([&<\[\]]|:(?=//)|(?<=[wW]{3})\.|(?<=[wW]{3}\\)\.|@)")  # of these, escaped ones too
 CODE = re.compile(r"(`[^`\n]+`)")
 BUG = (
     "Something went wrong on our side ({kind}). Your cells are still here; the details are in the terminal that runs "
@@ -76,7 +77,8 @@ class Conversation:
     shown: View | None = None  # what the visitor's page showed when it was last at rest
     file_name: str = ""
     annotated: Path | None = None
-    saved: tuple[Any, ...] | None = None  # the results that stand in `annotated`
+    generated: Path | None = None
+    saved: object = None  # the latest result that stands in `annotated`
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -177,9 +179,9 @@ def plain(text: str) -> str:
 
 
 def answer_text(text: str) -> str:
-    """Return an answer's Markdown without HTML and without pictures: names from a user's file could smuggle them in."""
+    """Return an answer's Markdown without HTML, pictures and links: names from a user's file could smuggle them in."""
     parts = CODE.split(text)  # every second part is code, which Markdown shows letter by letter anyway
-    parts[::2] = [part.replace("&", "&amp;").replace("<", "&lt;").replace("![", "!\\[") for part in parts[::2]]
+    parts[::2] = [LINKS.sub(lambda mark: f"&#{ord(mark[1])};", part) for part in parts[::2]]
     return "".join(parts)
 
 
@@ -198,36 +200,42 @@ def _turn(conversation: Conversation, said: str, doing: str, work: Callable[[], 
         conversation.view = replace(view, messages=asked, status=status_line(doing), busy=True)
         try:
             yield conversation.view
-            yield from _show(conversation, work(), asked)
+            answer = Answer(conversation, asked)
+            yield from _safely(answer, work())
+            yield from _safely(answer, _conclude(conversation))
         finally:
             conversation.view = replace(conversation.view, status="", busy=False)
-        conversation.view = _after_turn(conversation)
         yield conversation.view
 
 
-def _show(conversation: Conversation, events: Iterable[Event], asked: tuple[Message, ...]) -> Iterator[View]:
-    """Fold the events of one turn into the view, one view per event."""
-    answer = ""
-    for event in _safely(events):
-        view = conversation.view
+@dataclass
+class Answer:
+    """One turn's answer as it grows in the view of a conversation."""
+
+    conversation: Conversation
+    asked: tuple[Message, ...]
+    text: str = ""
+
+    def show(self, event: Event) -> View:
+        """Fold an event into the view and return it."""
+        view = self.conversation.view
         match event:
             case TextDelta(text):
-                answer += text
-                view = replace(view, messages=(*asked, _answer(answer)))
+                self.text += text
+                view = replace(view, messages=(*self.asked, _answer(self.text)))
             case Failed(message, remedy):
-                answer = "\n\n".join(part for part in (answer, f"{message} {remedy}".strip()) if part)
-                view = replace(view, messages=(*asked, _answer(answer)))
+                self.text = "\n\n".join(part for part in (self.text, f"{message} {remedy}".strip()) if part)
+                view = replace(view, messages=(*self.asked, _answer(self.text)))
             case TableReady(name, table):
                 view = replace(view, tables=_newest_first(name, fit_table(table), view.tables))
             case FigureReady(name, figure):
                 view = replace(view, figures=_newest_first(name, fit_page(figure), view.figures))
             case CellsGenerated():
-                path = conversation.session.save_generated(_new_folder(conversation) / "pseudo_cells.h5ad")
-                view = replace(view, generated=path)
+                view = replace(view, generated=_save_generated(self.conversation))
             case Progress(done, total, what):
                 view = replace(view, status=status_line(what, done, total))
-        conversation.view = view
-        yield view
+        self.conversation.view = view
+        return view
 
 
 def _send(conversation: Conversation, question: str) -> Iterator[Event]:
@@ -257,45 +265,58 @@ def _load(conversation: Conversation, path: Path, name: str) -> Iterator[Event]:
             yield event
 
 
-def _safely(events: Iterable[Event]) -> Iterator[Event]:
-    """Turn what goes wrong into a sentence; a bug of ours keeps its traceback in the terminal."""
+def _safely(answer: Answer, events: Iterable[Event]) -> Iterator[View]:
+    """One view per event; what goes wrong becomes a sentence, a bug of ours keeps its traceback in the terminal."""
     try:
-        yield from events
+        for event in events:
+            yield answer.show(event)
     except InstructCellError as error:
-        yield Failed(str(error))
+        yield answer.show(Failed(str(error)))
     except Exception as error:  # the page of this visitor, and of all others, must survive our bugs
         logger.exception("a turn of the chat failed")
-        yield Failed(BUG.format(kind=type(error).__name__))
+        yield answer.show(Failed(BUG.format(kind=type(error).__name__)))
 
 
-def _after_turn(conversation: Conversation) -> View:
-    """The view at rest: questions that fit what is known now, and the annotated file once cells have answers."""
+def _conclude(conversation: Conversation) -> Iterator[Event]:
+    """At the end of a turn: questions that fit what is known now, and the annotated file once cells have answers."""
     session = conversation.session
-    return replace(
-        conversation.view,
-        status="",
-        busy=False,
-        suggestions=tuple(session.suggestions())[:MAX_SUGGESTIONS],
-        annotated=_annotated_file(conversation),
-    )
+    suggestions = tuple(session.suggestions())[:MAX_SUGGESTIONS]
+    conversation.view = replace(conversation.view, suggestions=suggestions)
+    _save_annotated(conversation)
+    conversation.view = replace(conversation.view, annotated=conversation.annotated)
+    yield from ()
 
 
-def _annotated_file(conversation: Conversation) -> Path | None:
+def _save_annotated(conversation: Conversation) -> None:
     """Write the cells with their answers for downloading, when there are new ones."""
     session = conversation.session
-    answers = (session.annotation, session.drug_result)
-    if not any(answers):
-        return None
-    if conversation.saved is None or any(new is not old for new, old in zip(answers, conversation.saved, strict=True)):
+    if session.latest is conversation.saved:
+        return
+    before, conversation.annotated = conversation.annotated, None
+    if session.latest is not None:
         stem = EXTENSION.sub("", conversation.file_name) or "cells"
-        path = session.save_annotated(_new_folder(conversation) / f"{stem}_instructcell.h5ad")
-        conversation.saved, conversation.annotated = answers, path
-    return conversation.annotated
+        conversation.annotated = session.save_annotated(_new_folder(conversation) / f"{stem}_instructcell.h5ad")
+    conversation.saved = session.latest
+    _delete(before)
+
+
+def _save_generated(conversation: Conversation) -> Path:
+    """Write the pseudo-cells for downloading."""
+    before = conversation.generated
+    conversation.generated = conversation.session.save_generated(_new_folder(conversation) / "pseudo_cells.h5ad")
+    _delete(before)
+    return conversation.generated
 
 
 def _new_folder(conversation: Conversation) -> Path:
     """A folder for one download: another address each time, so that no browser serves an old copy."""
     return Path(tempfile.mkdtemp(dir=conversation.folder))
+
+
+def _delete(download: Path | None) -> None:
+    """Delete a file that was offered before, with its folder."""
+    if download is not None:
+        shutil.rmtree(download.parent, ignore_errors=True)
 
 
 def _newest_first(name: str, item: Any, others: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from anndata import AnnData
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.retrieval import MarkerEvidence
+from instructcell.retrieval.grounding import percent
 from instructcell.tools import CELL_TYPE, P_SENSITIVE, UNKNOWN, AnnotationResult, DrugResult
 
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
@@ -58,6 +59,14 @@ def composition_text(result: AnnotationResult, whose: str) -> str:
     return f"\n\n**{whose}: {len(result.table):,} cells**\n\n" + "\n".join(lines) + "\n"
 
 
+def choices_text(labels: Sequence[str]) -> str:
+    """That the answer was chosen among the user's own types."""
+    return (
+        f"\nThis is among the types you named: {', '.join(labels)}. The confidence is the probability of the type "
+        "itself, so that a cell of another type comes out low or *unknown*.\n"
+    )
+
+
 def _one_cell_text(row: pd.Series, whose: str) -> str:
     second = (
         f"; the runner-up is {row['runner_up']} with {row['runner_up_probability']:.2f}" if row["runner_up"] else ""
@@ -96,7 +105,7 @@ def coverage_text(report: DatasetReport, title: str = "What this rests on") -> s
     lines = [f"{genes}{absent}{orthologs}."]
     if report.scale != "counts":
         how = "counts were recovered from it" if report.counts_recovered else "read on its own scale"
-        lines.append(f"The matrix ({report.matrix}) is {report.scale}, not counts; {how}.")
+        lines.append(f"The matrix ({quoted(report.matrix)}) is {report.scale}, not counts; {how}.")
     lines += [warning if warning.endswith((".", "!")) else f"{warning}." for warning in map(str, report.warnings)]
     return f"\n**{title}.** {' '.join(lines)}\n"
 
@@ -195,16 +204,10 @@ def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None)
     )
 
 
-def percent(share: float) -> str:
-    """ "91.3 %"; never 100 % for less than all, never 0 % for some."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if 0.999 < share < 1 else f"{share:.1%}".replace("%", " %")
-
-
 def titled(name: str) -> str:
     """A name of ours or of a file, safe to stand in bold."""
-    return re.sub(r"([*_`<>\[\]#|])", r"\\\1", re.sub(r"\s+", " ", name).strip()[:80])
+    line = re.sub(r"\s+", " ", name).strip()[:80]
+    return re.sub(r"([\\*_`<>\[\]#|~&$]|:(?=//)|(?<=www)\.)", r"\\\1", line, flags=re.IGNORECASE)
 
 
 def quoted(text: object) -> str:

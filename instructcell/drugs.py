@@ -14,8 +14,25 @@ from typing import Any
 
 from instructcell.errors import DrugError
 
-TYPO = 0.85  # difflib ratio from which a long word is taken for a drug's name with a typing error
+TYPO = 0.85  # difflib ratio from which a long word may be a drug's name with a typing error
 TYPO_LETTERS = 7  # only words at least this long: "anti-PDL1" is not "anti-PD1" mistyped
+LONGEST_NAME = 8  # words
+
+# Drugs that are near to a known one but are not it: never answered as the known one, whatever a checkpoint's file says.
+ANALOGUES = {"PLX4720": ("vemurafenib", "Zelboraf", "PLX4032", "RG7204")}
+# How the names of drugs end (the stems of their international nonproprietary names).
+ENDINGS = (
+    "inib fenib ciclib lisib parib rasib degib zomib toclax mab platin taxel tecan rubicin mycin citabine trexate "
+    "trexed poside blastine cristine olimus zolomide domide lutamide oxifen estrant trozole inostat vastatin formin "
+    "sone solone ciclovir"
+).split()
+WORD = re.compile(r"[^\W_]+")
+UNKNOWN = (
+    re.compile(rf"\b[A-Za-z][\w-]+(?:{'|'.join(ENDINGS)})\b", re.IGNORECASE),
+    re.compile(r"\b[Aa]nti[- ]?(?:[A-Z][\w-]*|[a-z-]+\d\w*)"),  # "anti-PDL1"
+    re.compile(r"\b(?!GS[EM]\d|ENS)[A-Z]{2,4}-?\d{3,}\w*\b(?!\s+(?:cells?|lines?)\b)"),  # "AZD9291"
+)
+TOGETHER = re.compile(r"\s*(?:\+|&|\b(?:and|plus)\b)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,20 @@ class Drug:
         return cls(**{**record, **lists})
 
 
+@dataclass(frozen=True)
+class DrugMention:
+    """A drug that a sentence names: the words, where they stand, and the known drug if it is one.
+
+    `meant` is the known drug whose name the words may misspell.
+    """
+
+    written: str
+    start: int
+    end: int
+    drug: Drug | None = None
+    meant: Drug | None = None
+
+
 KNOWN_DRUGS = (
     Drug(
         "gefitinib",
@@ -62,11 +93,10 @@ KNOWN_DRUGS = (
     ),
     Drug(
         "PLX4720",
-        ("PLX-4720", "vemurafenib", "Zelboraf", "PLX4032", "RG7204"),
+        ("PLX-4720",),
         "BRAF V600E",
         ("Ho 2018 (GSE108383)",),
-        "PLX4720 is a near analogue of vemurafenib (Zelboraf). All cells are of one melanoma line, A375, and of its "
-        "resistant sub-line.",
+        "All cells are of one melanoma line, A375, and of its resistant sub-line.",
     ),
     Drug(
         "anti-PD1",
@@ -97,6 +127,7 @@ KNOWN_DRUGS = (
         "anti-CTLA4+PD1",
         (
             "anti-PD1+CTLA4",
+            "anti-CTLA4/PD1",
             "anti-CTLA4 + anti-PD1",
             "anti-CTLA4 plus anti-PD1",
             "combined PD-1 and CTLA-4 blockade",
@@ -118,7 +149,7 @@ def drug_key(name: str) -> str:
     'antipd1'
     """
     text = unicodedata.normalize("NFKC", name).casefold()
-    text = re.sub(r"\b(and|plus|with)\b|[+&/]", " + ", text)
+    text = re.sub(r"\b(and|plus)\b|[+&]", " + ", text)
     return re.sub(r"[^a-z0-9+]", "", text)
 
 
@@ -167,22 +198,12 @@ class DrugSet(Sequence[Drug]):
         return [drug.name for drug in self.drugs]
 
     def find(self, text: str) -> Drug | None:
-        """The drug a text names, by name or synonym, alone or within a few words, or with a typing error; else None.
+        """The drug whose name or synonym a text is, None when it is none; case, spaces and signs do not matter.
 
-        Two drugs of a known combination, named together, are the combination.
+        Two drugs of a known combination joined by "and", "plus" or "+" are the combination.
         """
-        key = drug_key(text)
-        if key in self._keys:
-            return self.drugs[self._keys[key]]
-        words = re.findall(r"[\w+-]+", text)
-        runs = [
-            " ".join(words[start : start + size]) for size in (4, 3, 2, 1) for start in range(len(words) - size + 1)
-        ]
-        named = [self._keys[key] for key in map(drug_key, runs) if key in self._keys]
-        if named:
-            return self._combination(set(named)) or self.drugs[named[0]]
-        mistyped = {found for word in words if (found := self._mistyped(drug_key(word))) is not None}
-        return self.drugs[mistyped.pop()] if len(mistyped) == 1 else None
+        known = [mention.drug for mention in self._known(text) if mention.written == text.strip()]
+        return known[0] if known else None
 
     def get(self, text: str) -> Drug:
         """Like `find`, but a drug that is not known is an error.
@@ -190,15 +211,46 @@ class DrugSet(Sequence[Drug]):
         Raises
         ------
         DrugError
-            If no drug of the set is named; the message lists those that are known.
+            If the text is not a drug of the set; the message lists those that are known.
         """
         drug = self.find(text)
         if drug is None:
-            near = self.close_to(text, 1)
-            hint = f" The nearest name is {near[0]}, which is another drug." if near else ""
-            known = ", ".join(self.names) or "none"
-            raise DrugError(f"{text!r} is not a drug this checkpoint was trained on. It knows: {known}.{hint}")
+            raise DrugError(self.refusal([text]))
         return drug
+
+    def mentions(self, text: str) -> list[DrugMention]:
+        """Every drug that a sentence names, in its order, known or not.
+
+        A drug that is not known is recognised by how such names are formed ("-inib", "-mab", "AZD9291"), or by being
+        nearly a name of a known one.
+
+        Examples
+        --------
+        >>> [(m.written, m.drug and m.drug.name) for m in DrugSet.default().mentions("Iressa or erlotinib?")]
+        [('Iressa', 'gefitinib'), ('erlotinib', None)]
+        """
+        found = self._known(text)
+        patterns = [match for pattern in (self._analogue_names, *UNKNOWN) for match in pattern.finditer(text)]
+        words = re.finditer(r"[^\W\d_]+", text)
+        for match in (*patterns, *(word for word in words if self._misspelt(word[0]) is not None)):
+            if not any(match.start() < other.end and other.start < match.end() for other in found):
+                found.append(DrugMention(match[0], *match.span(), meant=self._misspelt(match[0])))
+        return sorted(found, key=lambda mention: mention.start)
+
+    def refusal(self, names: Sequence[str]) -> str:
+        """Why drugs that are not known are not answered, which ones are known, and the nearest name."""
+        listed = ", ".join(repr(name) for name in names)
+        are = "is not a drug" if len(names) == 1 else "are no drugs"
+        text = f"{listed} {are} this checkpoint was trained on. It knows: {', '.join(self.names) or 'none'}."
+        for name in names:
+            near, meant, analogue = self.close_to(name, 1), self._misspelt(name), self._analogue_of(name)
+            if analogue is not None:
+                text += f" {analogue.name} is a near analogue of {name}; ask for it by its own name."
+            elif meant is not None:
+                text += f" By {name}, did you mean {meant.name}?"
+            elif near:
+                text += f" The name nearest to {name} is {near[0]}, which is another drug."
+        return text
 
     def close_to(self, text: str, n: int = 3) -> list[str]:
         """Names of the drugs whose names are written most like a text."""
@@ -236,26 +288,64 @@ class DrugSet(Sequence[Drug]):
             for drug in self
         ]
 
-    def _combination(self, named: set[int]) -> Drug | None:
-        """The drug that is the combination of those named, when there is one."""
-        parts = {target for i in named for target in self.drugs[i].target.split(" and ")}
-        wanted = sorted(parts)
-        return next(
-            (drug for drug in self.drugs if len(parts) > 1 and sorted(drug.target.split(" and ")) == wanted), None
-        )
+    def _known(self, text: str) -> list[DrugMention]:
+        """The known names in a text, the longest at each word; parts of a known combination as one."""
+        words, found, at = list(WORD.finditer(text)), [], 0
+        while at < len(words):
+            for last in range(min(at + LONGEST_NAME, len(words)) - 1, at - 1, -1):
+                start, end = words[at].start(), words[last].end()
+                position = self._keys.get(drug_key(text[start:end]))
+                if position is not None:
+                    found.append(DrugMention(text[start:end], start, end, self.drugs[position]))
+                    at = last
+                    break
+            at += 1
+        return self._joined(text, found)
 
-    def _mistyped(self, key: str) -> int | None:
-        """Position of the drug whose one-word name a long word misspells."""
-        if len(key) < TYPO_LETTERS or not key.isalpha():
+    def _joined(self, text: str, found: list[DrugMention]) -> list[DrugMention]:
+        """The same mentions, neighbours that are the parts of a known combination made one."""
+        joined: list[DrugMention] = []
+        for mention in found:
+            before = joined[-1] if joined else None
+            if before is not None and TOGETHER.fullmatch(text, before.end, mention.start):
+                both = self._combination(before.drug, mention.drug)
+                if both is not None:
+                    joined[-1] = DrugMention(text[before.start : mention.end], before.start, mention.end, both)
+                    continue
+            joined.append(mention)
+        return joined
+
+    def _combination(self, *parts: Drug | None) -> Drug | None:
+        """The drug that is the combination of others, when there is one."""
+        targets = {target for drug in parts if drug is not None for target in drug.target.split(" and ")}
+        single = len(targets) < 2 or any(drug is not None and " and " in drug.target for drug in parts)
+        return None if single else next((drug for drug in self if set(drug.target.split(" and ")) == targets), None)
+
+    def _misspelt(self, word: str) -> Drug | None:
+        """The drug whose one-word name a long word may misspell."""
+        key = drug_key(word)
+        if len(key) < TYPO_LETTERS or not key.isalpha() or key in self._keys or self._analogue_of(word):
             return None
         near = difflib.get_close_matches(key, [other for other in self._keys if other.isalpha()], n=1, cutoff=TYPO)
-        return self._keys[near[0]] if near else None
+        return self.drugs[self._keys[near[0]]] if near else None
+
+    def _analogue_of(self, name: str) -> Drug | None:
+        """The drug of the set that a drug outside it is a near analogue of."""
+        key = drug_key(name)
+        return next((drug for drug in self if key in map(drug_key, ANALOGUES.get(drug.name, ()))), None)
+
+    @cached_property
+    def _analogue_names(self) -> re.Pattern[str]:
+        names = [re.escape(name) for others in ANALOGUES.values() for name in others]
+        return re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE)
 
     @cached_property
     def _keys(self) -> dict[str, int]:
-        """Positions by key of name, then of synonyms."""
+        """Positions by key of name, then of synonyms; an analogue is no synonym."""
         keys = {drug_key(drug.name): i for i, drug in enumerate(self.drugs)}
         for i, drug in enumerate(self.drugs):
+            others = {drug_key(name) for name in ANALOGUES.get(drug.name, ())}
             for synonym in drug.synonyms:
-                keys.setdefault(drug_key(synonym), i)
+                if (key := drug_key(synonym)) not in others:
+                    keys.setdefault(key, i)
         return keys

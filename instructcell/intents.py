@@ -14,14 +14,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from instructcell.drugs import Drug, DrugSet
+from instructcell.drugs import DrugMention, DrugSet
 from instructcell.errors import ResourceError
-from instructcell.labels import Label, LabelSet
+from instructcell.labels import Label, LabelSet, load_ontology
 from instructcell.resources import RESOURCES
 from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
 from instructcell.retrieval.names import load_name_book
@@ -57,26 +56,51 @@ SPECIES_WORDS = {
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = r"(?:(?:what(?:'s|\s+is|\s+are)|define|explain|tell me about)\s+)?(?:(?:an?|the)\s+)?"
 FOLLOW_UP = re.compile(r"^\s*(and|what about|how about|now|also|then|same|or|but|again)\b", re.IGNORECASE)
-DRUG_ENDINGS = "inib|ciclib|lisib|parib|mab|platin|taxel|rubicin|mycin|citabine|trexate|zomib|limus|vir|statin|afenib"
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
-TYPE_COLUMNS = frozenset(
-    ("cell_type", "celltype", "cell_types", "annotation", "annotations", "labels", "label", "cell_label", "bulk_labels")
+TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
+# What stands before a value that points at cells, and behind it.
+POINTS_BEFORE = (
+    r"(?:in|from|of|for|on|only|just|where|within|among|inside|about)\s+(?:(?:the|all|my|our|those|only|group)\s+)*"
+)
+POINTS_BEHIND = r"\s+(?:cells?|samples?|group|condition|donors?|patients?|only)\b"
+# A question how many there are, or whether there are any, is about all types: no choice among those it names.
+COUNTING = re.compile(
+    r"\b(?:how\s+(?:many|much)|fraction|share|proportions?|percent\w*|number|count|(?:are|is)\s+there|any"
+    r"|(?:have|contain|find|see)s?)\b",
+    re.IGNORECASE,
+)
+BETWEEN_CHOICES = re.compile(
+    r"\s*(?:[,;/]|\b(?:or|and|vs|versus)\b\.?)(?:\s*(?:or|and|an?|the|rather)\b)*\s*", re.IGNORECASE
+)
+# Where a drug of any name stands beside one that is known, or alone: "gefitinib or aspirin", "would aspirin work".
+ANY_NAME = r"([A-Za-z][\w-]{3,})"
+DRUG_BEFORE = re.compile(rf"(?<![\w-]){ANY_NAME}\s*(?:\b(?:or|and|vs\.?|versus|plus)\b|[+/])\s*$", re.IGNORECASE)
+DRUG_BEHIND = re.compile(
+    rf"\s*(?:\b(?:or|vs\.?|versus|than|plus|as\s+well\s+as|compared\s+(?:to|with)|instead\s+of)\b|[+/])\s*{ANY_NAME}"
+    rf"|\s*\band\s+{ANY_NAME}(?=\s*(?:$|[?.!,;]|(?:work|kill|help|on|in|for|together|combined)\b))",
+    re.IGNORECASE,
+)
+DRUG_ACTS = re.compile(
+    rf"\b(?:would|does|will|can|could)\s+{ANY_NAME}\s+(?:work|kill|help|act|affect|be)\b", re.IGNORECASE
+)
+DRUG_LAST = re.compile(
+    rf"\b(?:to|about|with|by|on|against|than)\s+{ANY_NAME}(?:\s+treatment)?\s*[?.!]*\s*$", re.IGNORECASE
 )
 # Words that neither begin nor end a name.
 FILLERS = frozenset(
     """
     a about again all also am an and answer any are as ask at be been best both by call called can cell cells
-    cluster come count counts data dataset did do does download draw drug drugs each expect export few file find
+    cluster come count counts data dataset did do does download draw drug drugs each else expect export few file find
     first for from gene generate genes get give group groups had has have help her here him how i if in inside into
     is it its kind last like list look lot make many mark marker markers marks may me mean more most much my name
-    need new next no not now of ok on one only or other our out over people please possible predict pseudo random
-    real resistant respond response sample samples save see sensitive show simulate single some something sort state
-    such synthetic table take talk tell than that the their them then there these they thing think this those to too
-    treat treated treatment try type types up us use very want was we well were what when where which who why will
-    with work would write yes you your
+    need neither new next no not now of ok on one only or other others our out over people please possible predict
+    pseudo random real resistant respond response sample samples save see sensitive show simulate single some something
+    sort state such synthetic table take talk tell than that the their them then there these they thing think this
+    those to too treat treated treatment try type types up us use very want was we well were what when where which
+    who why will with work would write yes you your
     """.split()  # noqa: SIM905 - a list of words reads best as text
 )
-Found = TypeVar("Found")
+Spans = Sequence[tuple[int, int]]  # first character and the one after the last
 
 
 @dataclass(frozen=True)
@@ -87,12 +111,15 @@ class Selection:
     name: str
 
 
+Found = tuple[Selection, tuple[int, int]]  # and where the words stand that say so
+
+
 @dataclass(frozen=True)
 class Request:
     """An understood sentence; slots that it does not fill are None.
 
-    `wavers` holds the second intent when the first is not clear; `unknown_drug` and `unknown_type` what was named but
-    is not known.
+    `wavers` holds the second intent when the first is not clear; `unknown_type` what was named but is not known;
+    `drugs` every drug that was named, known or not; `labels` the cell types to choose among, when there are several.
     """
 
     text: str
@@ -100,8 +127,8 @@ class Request:
     wavers: str | None = None
     cell_type: Label | None = None
     unknown_type: str | None = None
-    drug: Drug | None = None
-    unknown_drug: str | None = None
+    labels: tuple[str, ...] = ()
+    drugs: tuple[DrugMention, ...] = ()
     gene: str | None = None
     n: int | None = None
     library_size: float | None = None
@@ -202,19 +229,24 @@ def understand(
     last
         The request before, for "and beta cells?".
     """
-    selection, rest = find_selection(text, obs)
+    names = load_name_book()
+    types, genes = names.cell_types(text), names.genes(text)
+    named_drugs = find_drugs(text, drugs, [(mention.start, mention.end) for mention in (*types, *genes)])
+    taken = [(mention.start, mention.end) for mention in (*types, *named_drugs)]
+    selection, rest = find_selection(text, obs, taken)
     n, library_size, seed = find_numbers(rest)
     request = Request(
         text=text,
         intent=HELP,
         cell_type=find_cell_type(rest, labels),
-        drug=find_drug_name(text, drugs),
+        labels=find_choices(text, labels),
+        drugs=named_drugs,
         gene=find_gene(text),
         n=n,
         library_size=library_size,
         seed=seed,
-        species=_species(rest),
-        tissue=find_tissue(rest, labels),
+        species=_species(text),
+        tissue=find_tissue(text, labels),
         selection=selection,
     )
     votes = router.votes(_generic(text, request))
@@ -227,7 +259,7 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
-    if request.drug is not None and best not in (GENE, HELP):
+    if any(mention.drug is not None for mention in request.drugs) and best not in (GENE, HELP):
         best, clear = DRUG, True
     elif last is not None and (continued := _continue(request, last)) is not None:
         return continued
@@ -235,7 +267,7 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
         best, clear = SUBSET, True
     if not clear and request.n is not None and named and {best, second[0]} & {GENERATE, SUBSET}:
         best, clear = GENERATE, True  # "give me 5 Kupffer cells"
-    unclear_markers = not clear and MARKERS in (best, second[0]) and not request.n
+    unclear_markers = not clear and MARKERS in (best, second[0]) and request.n is None
     alone = re.fullmatch(rf"{WHAT_IS}{re.escape(named)}", request.text.strip(" ?.!"), re.IGNORECASE)
     if named and best != GENERATE and (unclear_markers or alone):
         best, clear = MARKERS, True  # "what is a Kupffer cell?", "Kupffer cells?"
@@ -248,8 +280,8 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE}:
         clear = True
-    if best == DRUG and request.drug is None:
-        request = replace(request, unknown_drug=_unknown_drug(request.text))
+    if best == DRUG and not request.drugs:
+        request = replace(request, drugs=_named_last(request.text))
     if best in (GENERATE, MARKERS) and request.cell_type is None:
         request = replace(request, unknown_type=_unknown_type(request.text))
     return replace(request, intent=best, wavers=None if clear else second[0])
@@ -257,15 +289,16 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
 
 def _continue(request: Request, last: Request) -> Request | None:
     """ "And 20 alpha cells?": the request before with the slots of this one; None if this one stands for itself."""
-    if last.intent == GENERATE and (request.cell_type or request.n) and not request.gene and not request.selection:
+    asks = request.cell_type is not None or request.n is not None
+    if last.intent == GENERATE and asks and not request.gene and not request.selection:
         return replace(
             request,
             intent=GENERATE,
             cell_type=request.cell_type or last.cell_type,
-            n=request.n or last.n,
+            n=last.n if request.n is None else request.n,
             species=request.species or last.species,
             tissue=request.tissue or last.tissue,
-            library_size=request.library_size or last.library_size,
+            library_size=last.library_size if request.library_size is None else request.library_size,
         )
     if last.intent == MARKERS and request.cell_type and not request.gene:
         return replace(request, intent=MARKERS)
@@ -274,13 +307,10 @@ def _continue(request: Request, last: Request) -> Request | None:
     if last.intent in (ANNOTATE, SUBSET) and request.selection is not None and not request.gene:
         return replace(request, intent=SUBSET)
     if last.intent == DRUG and request.selection is not None:
-        return replace(request, intent=DRUG, drug=last.drug)
-    if (
-        last.intent == DRUG
-        and (name := _unknown_drug(request.text)) is not None
-        and not (request.gene or request.cell_type)
-    ):
-        return replace(request, intent=DRUG, unknown_drug=name)
+        return replace(request, intent=DRUG, drugs=request.drugs or last.drugs)
+    if last.intent == DRUG and not (request.gene or request.cell_type):
+        named = request.drugs or _named_last(request.text)
+        return replace(request, intent=DRUG, drugs=named) if named else None
     return None
 
 
@@ -296,9 +326,95 @@ def find_cell_type(text: str, labels: LabelSet) -> Label | None:
     return _first_run(text, labels.find, longest=6)
 
 
-def find_drug_name(text: str, drugs: DrugSet) -> Drug | None:
-    """The drug the checkpoint knows that a text names."""
-    return drugs.find(text)
+def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
+    """The cell types that a text offers to choose among: two or more names joined by commas, "or", "and" or "vs".
+
+    They are called as the checkpoint or the ontology calls them. Empty where the text counts cells instead.
+    """
+    if COUNTING.search(text):
+        return ()
+    runs: list[dict[str, bool]] = [{}]  # name -> whether it is known
+    for part in _parts(text):
+        name, known, leads, ends = _choice(part, labels)
+        if not name or (leads and runs[-1]):
+            runs.append({})
+        if name:
+            runs[-1].setdefault(name, known)
+        if ends:
+            runs.append({})
+    longest = max(runs, key=lambda run: sum(run.values()))
+    return tuple(longest) if sum(longest.values()) > 1 else ()
+
+
+def _parts(text: str) -> list[str]:
+    """A text cut at its commas, "or" and "and", except those inside a name: "CD4-positive, alpha-beta T cell"."""
+    masked = _without(text, [(mention.start, mention.end) for mention in load_name_book().cell_types(text)])
+    cuts = [cut.span() for cut in BETWEEN_CHOICES.finditer(masked)]
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _choice(part: str, labels: LabelSet) -> tuple[str, bool, bool, bool]:
+    """What one part of a list names, whether that is a known type, and whether words lead up to it and follow it."""
+    names = load_name_book()
+    if mentions := names.cell_types(part):
+        one = mentions[-1]
+        return _title(one.id, labels), True, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
+    words = [word for word in re.findall(r"[\w+-]+", part) if word.lower() not in ("cell", "cells")]
+    for word in dict.fromkeys((*words[-1:], *words[:1])):  # "alpha" and "delta" of "labels alpha, beta, delta please"
+        if word.lower() in FILLERS:
+            continue
+        meant = [_title(mention.id, labels) for mention in names.cell_types(f"{word} cells") if mention.start == 0]
+        if not meant and len(word) > 3 and (label := labels.find(word)) is not None:
+            meant = [label.name]
+        if meant:
+            return meant[0], True, word != words[0], word != words[-1]
+    telling = 0 < len(words) <= 3 and not FILLERS & {word.lower() for word in words}
+    return " ".join(words) if telling else "", False, False, False
+
+
+def _title(cl_id: str, labels: LabelSet) -> str:
+    """How the checkpoint, else the ontology, calls a type."""
+    label = labels.find(cl_id)
+    return load_ontology().name(cl_id) if label is None else label.name
+
+
+def _without(text: str, spans: Spans) -> str:
+    """The text with the characters of the spans blotted out; all others stay where they are."""
+    for start, end in spans:
+        text = f"{text[:start]}{chr(0) * (end - start)}{text[end:]}"
+    return text
+
+
+def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMention, ...]:
+    """Every drug that a text names, known or not, outside the spans of other names."""
+    found = [mention for mention in drugs.mentions(text) if mention.drug or not _overlaps(mention, taken)]
+    known = [mention for mention in found if mention.drug is not None]
+    places = [DRUG_BEFORE.search(text, 0, mention.start) for mention in known]
+    places += [DRUG_BEHIND.match(text, mention.end) for mention in known]
+    places += [DRUG_ACTS.search(text)] if known else []
+    for match in filter(None, places):
+        other = _unknown_drug(match)
+        if other is not None and not _overlaps(other, [*taken, *((one.start, one.end) for one in found)]):
+            found.append(other)
+    return tuple(sorted(found, key=lambda mention: mention.start))
+
+
+def _unknown_drug(match: re.Match[str] | None) -> DrugMention | None:
+    """What stands where a drug's name stands, unless it is an everyday word."""
+    if match is None or match[match.lastindex or 0].lower() in FILLERS:
+        return None
+    return DrugMention(match[match.lastindex or 0], *match.span(match.lastindex or 0))
+
+
+def _named_last(text: str) -> tuple[DrugMention, ...]:
+    """A drug of any name where only its place tells it: "sensitive to unobtainium?"."""
+    found = (_unknown_drug(DRUG_ACTS.search(text)), _unknown_drug(DRUG_LAST.search(text)))
+    return tuple(mention for mention in found if mention is not None)[:1]
+
+
+def _overlaps(mention: DrugMention, spans: Spans) -> bool:
+    return any(mention.start < end and start < mention.end for start, end in spans)
 
 
 def find_tissue(text: str, labels: LabelSet) -> str | None:
@@ -314,19 +430,25 @@ def find_gene(text: str) -> str | None:
     return mentions[0].id if mentions else None
 
 
-def find_selection(text: str, obs: pd.DataFrame | None) -> tuple[Selection | None, str]:
+def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tuple[Selection | None, str]:
     """The cells a sentence points at, and the sentence without those words.
 
     Understood: "the first 20 cells", "cell 17", "cells 5 to 9", "30 random cells", a cell's own name, "cluster 3 of
-    leiden", "condition stim", "where donor is human2".
+    leiden", "condition stim", "where donor is human2", "in donor human2", "the human2 cells".
+
+    Parameters
+    ----------
+    taken
+        Where the sentence names cell types and drugs: values of a column that are written there select cells only as
+        "where drug is anti-PD1".
     """
     if obs is None or len(obs) == 0:
         return None, text
-    for find in (_by_position, _by_name, _by_column):
-        found, words = find(text, obs)
-        if found is not None:
-            return found, text.replace(words, " ", 1)
-    return None, text
+    found = _by_position(text, obs) or _by_name(text, obs) or _by_column(text, obs, taken)
+    if found is None:
+        return None, text
+    selection, (start, end) = found
+    return selection, f"{text[:start]} {text[end:]}"
 
 
 def groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
@@ -341,55 +463,63 @@ def groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
     return found
 
 
-def _by_position(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
+def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
     n, number = len(obs), rf"(\d[\d,]*|{'|'.join(NUMBER_WORDS)})"
     if match := re.search(rf"\b(first|last)\s+(?:{number}\s+)?cells?\b", text, re.IGNORECASE):
         end, k = match[1].lower(), min(_number(match[2] or "one"), n)
         rows = np.arange(k) if end == "first" else np.arange(n - k, n)
-        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell"), match[0]
+        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell"), match.span()
     random = rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b"
     if match := re.search(random, text, re.IGNORECASE):
         k = min(_number(match[1] or match[2]), n)
         rows = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
-        return Selection(rows, f"{k:,} random cells"), match[0]
+        return Selection(rows, f"{k:,} random cells"), match.span()
     if match := re.search(r"\bcells\s+#?(\d+)\s*(?:-|to|through|\u2013)\s*#?(\d+)\b", text, re.IGNORECASE):
         start, stop = sorted((int(match[1]), int(match[2])))
         rows = np.arange(max(start, 1) - 1, min(stop, n))
-        return (Selection(rows, f"cells {start:,} to {min(stop, n):,}"), match[0]) if len(rows) else (None, "")
+        return (Selection(rows, f"cells {start:,} to {min(stop, n):,}"), match.span()) if len(rows) else None
     if match := re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE):
         position = int(match[1]) - 1
-        return (
-            (Selection(np.array([position]), f"cell {position + 1:,}"), match[0]) if 0 <= position < n else (None, "")
-        )
-    return None, ""
+        return (Selection(np.array([position]), f"cell {position + 1:,}"), match.span()) if 0 <= position < n else None
+    return None
 
 
-def _by_name(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
-    for word in re.findall(r"[\w.:|-]{5,}", text):
-        word = word.rstrip(".:-")
+def _by_name(text: str, obs: pd.DataFrame) -> Found | None:
+    for match in re.finditer(r"[\w.:|-]{4,}[\w|]", text):
+        word = match[0]
         if any(letter.isdigit() or letter in "_-|:." for letter in word) and word in obs.index:
-            return Selection(np.flatnonzero(obs.index == word), f"cell {word}"), word
-    return None, ""
+            return Selection(np.flatnonzero(obs.index == word), f"cell {word}"), match.span()
+    return None
 
 
-def _by_column(text: str, obs: pd.DataFrame) -> tuple[Selection | None, str]:
+def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
     """A value of a grouping column, named with its column; or alone, where only one column has it."""
-    alone: list[tuple[Selection, str]] = []
+    alone: list[Found] = []
+    free = _without(text, taken)
     for column, values in groupings(obs).items():
         name = re.escape(column).replace("_", r"[_\s]")
-        names = rf"(?:{name}|cluster|group)" if column.lower() in CLUSTER_COLUMNS else name
+        names = rf"(?<!\w)(?:{name}|cluster|group)s?" if column.lower() in CLUSTER_COLUMNS else rf"(?<!\w){name}s?"
         for value in sorted(values.unique(), key=len, reverse=True):
             word = rf"(?<!\w)[\"'`]?{re.escape(value)}[\"'`]?(?!\w)"
-            before = rf"(?<!\w){names}s?(?:\s+(?:is|equals?|number|no\.?))?\s*[=:#]*\s*{word}"
             behind = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
+            beside = rf"{names}(?:\s+(?:number|no\.?))?\s*[:#]*\s*{word}{behind}|{word}\s+{names}(?!\w)"
+            stated = rf"{names}\s*(?:\b(?:is|equals?)\b|[=:]+)\s*{word}{behind}"
             chosen = Selection(np.flatnonzero(values == value), f"{column} {value}")
-            if match := re.search(rf"{before}{behind}|{word}\s+{names}(?!\w)", text, re.IGNORECASE):
-                return chosen, match[0]
-            telling = len(value) >= 3 and not value.isdigit() and value.lower() not in FILLERS
-            if telling and column.lower() not in TYPE_COLUMNS:
-                match = re.search(rf"{word}(?:\s+(?:cells?|samples?))?", text, re.IGNORECASE)
-                alone += [(chosen, match[0])] if match else []
-    return alone[0] if len(alone) == 1 else (None, "")
+            if match := re.search(stated, text, re.IGNORECASE) or re.search(beside, free, re.IGNORECASE):
+                return chosen, match.span()
+            pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
+            match = re.search(rf"{pointed}|^\W*(?:and\s+)?({word})\W*$", free, re.IGNORECASE)
+            if match and _points(column, value):
+                alone.append((chosen, match.span(match.lastindex or 0)))
+    return alone[0] if len(alone) == 1 else None
+
+
+def _points(column: str, value: str) -> bool:
+    """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
+    if TYPE_COLUMN.search(column) or len(value) < 3 or value.isdigit() or value.lower() in FILLERS:
+        return False
+    names = load_name_book()
+    return not (names.cell_types(value) or names.cell_types(f"{value} cell"))
 
 
 def find_numbers(text: str) -> tuple[int | None, float | None, int | None]:
@@ -397,7 +527,7 @@ def find_numbers(text: str) -> tuple[int | None, float | None, int | None]:
     seed = None
     if match := re.search(r"\bseed\s*(?:of|is|=|:)?\s*(\d{1,9})\b", text, re.IGNORECASE):
         seed, text = int(match[1]), text.replace(match[0], " ", 1)
-    number = rf"\d[\d,]*(?:\.\d+)?\s*k?|{'|'.join(NUMBER_WORDS)}"
+    number = rf"(?:(?<!\S)-)?\d[\d,]*(?:\.\d+)?\s*k?|{'|'.join(NUMBER_WORDS)}"
     depth = None
     patterns = (
         rf"\b({number})\s*{DEPTH_WORDS}\b",
@@ -426,9 +556,8 @@ def _species(text: str) -> str | None:
 
 def _generic(text: str, request: Request) -> str:
     """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question."""
-    if request.drug is not None:
-        for name in (request.drug.name, *request.drug.synonyms):
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "gefitinib", text, flags=re.IGNORECASE)
+    for drug in reversed(request.drugs):
+        text = f"{text[: drug.start]}gefitinib{text[drug.end :]}"
     names = load_name_book()
     for mention in reversed(names.cell_types(text)):
         known = "beta cells" if mention.written.endswith("s") else "beta cell"
@@ -436,17 +565,6 @@ def _generic(text: str, request: Request) -> str:
     for mention in reversed(names.genes(text)):
         text = f"{text[: mention.start]}GCG{text[mention.end :]}"
     return text
-
-
-def _unknown_drug(text: str) -> str | None:
-    """The word that most looks like a drug's name: by its ending, or where a drug's name stands."""
-    if match := re.search(rf"\b([A-Za-z][\w-]{{2,}}(?:{DRUG_ENDINGS})|[A-Z]{{2,4}}-?\d{{3,}}\w*)\b", text):
-        return match[1]
-    if match := re.search(
-        r"\b(?:to|about|with|by|on|against)\s+([A-Za-z][\w-]{3,})(?:\s+treatment)?\s*[?.!]*\s*$", text
-    ):
-        return None if match[1].lower() in FILLERS else match[1]
-    return None
 
 
 def _unknown_type(text: str) -> str | None:
@@ -460,7 +578,7 @@ def _unknown_type(text: str) -> str | None:
     return None
 
 
-def _first_run(text: str, find: Callable[[str], Found | None], *, longest: int) -> Found | None:
+def _first_run(text: str, find: Callable[[str], Label | None], *, longest: int) -> Label | None:
     """What `find` makes of the longest run of words it knows; runs start and end with a telling word."""
     words = re.findall(r"[\w+./:-]*[\w+]", text)
     for size in range(min(longest, len(words)), 0, -1):

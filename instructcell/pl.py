@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -27,8 +29,8 @@ def umap(
     Parameters
     ----------
     adata
-        With obsm `X_instructcell` (run `ic.tl.annotate` or `ic.tl.embed` first); the map is kept in obsm
-        `X_instructcell_umap`.
+        With obsm `X_instructcell` (run `ic.tl.annotate` or `ic.tl.embed` first); the map of it is kept in obsm
+        `X_instructcell_umap` and used again as long as the embedding is the same.
     color
         Column of obs: a category or a number.
     layout
@@ -43,9 +45,7 @@ def umap(
     if layout == "pca":
         positions = principal_axes(np.asarray(embedding))
     elif layout == "umap":
-        if MAP not in adata.obsm or len(adata.obsm[MAP]) != adata.n_obs or basis != EMBEDDING:
-            adata.obsm[MAP] = map_cells(np.asarray(embedding), seed=seed)
-        positions = np.asarray(adata.obsm[MAP])
+        positions = _kept_map(adata, seed) if basis == EMBEDDING else map_cells(np.asarray(embedding), seed=seed)
     else:
         raise InstructCellError(f"found layout='{layout}', expected 'umap' or 'pca'")
     return scatter(positions, values, names=adata.obs_names, confidence=adata.obs.get(CONFIDENCE), title=_title(color))
@@ -187,6 +187,15 @@ def colours(values: pd.Series) -> dict[str, str]:
     if (values.astype(str) == UNKNOWN).any():
         palette[UNKNOWN] = GREY
     return palette
+
+
+def _kept_map(adata: AnnData, seed: int) -> np.ndarray:
+    """The map [N, 2] of `X_instructcell`: the one in obsm if its mark in uns says that it is of this embedding."""
+    embedding = np.ascontiguousarray(adata.obsm[EMBEDDING], dtype=np.float32)
+    mark = f"{hashlib.sha256(embedding.tobytes()).hexdigest()}, seed {seed}"
+    if str(adata.uns.get(MAP, "")) != mark or np.shape(adata.obsm.get(MAP)) != (adata.n_obs, 2):
+        adata.obsm[MAP], adata.uns[MAP] = map_cells(embedding, seed=seed), mark
+    return np.asarray(adata.obsm[MAP])
 
 
 def _need(holder: object, key: str, where: str, remedy: str) -> pd.Series:

@@ -11,9 +11,11 @@ returned into words (`answers`). Text inside an uploaded file is data and change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,17 +26,18 @@ from instructcell.batches import Reading
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
-from instructcell.drugs import DrugSet
-from instructcell.errors import InstructCellError, LabelError
+from instructcell.drugs import Drug, DrugSet
+from instructcell.errors import DrugError, InstructCellError, LabelError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
 from instructcell.generation import stream_answer
 from instructcell.intents import Request, Selection
 from instructcell.labels import load_ontology
 from instructcell.output import write_h5ad
 from instructcell.retrieval import MarkerEvidence, answer_knowledge, load_index
+from instructcell.retrieval.grounding import percent
 from instructcell.retrieval.names import load_name_book
 
-MOST_PSEUDO_CELLS = 20_000  # in one answer
+USUAL_PSEUDO_CELLS, MOST_PSEUDO_CELLS = 50, 20_000  # in one answer: when no number is said, and at most
 FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
 EVIDENCE_TYPES = 4  # cell types whose markers are cited
 READ_BACK = 64  # pseudo-cells that the model reads back
@@ -57,6 +60,9 @@ MEANINGS = {
 
 # A later "and 10 more" goes on from these; a download or a greeting in between changes nothing.
 CONTINUED = (intents.ANNOTATE, intents.SUBSET, intents.GENERATE, intents.DRUG, intents.MARKERS, intents.GENE)
+
+
+YES, NO = {"yes", "yep", "sure", "correct", "right"}, {"no", "nope"}
 
 
 @dataclass
@@ -83,7 +89,9 @@ class Session:
     adata, report, name
         The loaded cells, what the doctor found, and what they are called.
     annotation, generated
-        The latest annotation of all cells and the latest pseudo-cells.
+        The latest annotation of all cells with the checkpoint's own types, and the latest pseudo-cells.
+    latest
+        The latest result that was written into `adata`, of all cells or of some.
     history
         The turns so far.
 
@@ -104,12 +112,14 @@ class Session:
         self.adata: AnnData | None = None
         self.report: DatasetReport | None = None
         self.name = ""
-        self.annotation: tools.AnnotationResult | None = None
+        self.latest: tools.AnnotationResult | tools.DrugResult | None = None
         self.drug_result: tools.DrugResult | None = None
         self.generated: AnnData | None = None
         self.history: list[Turn] = []
         self._last: Request | None = None
-        self._asked: Request | None = None
+        self._offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
+        self._annotations: dict[tuple[str, ...], tools.AnnotationResult] = {}  # of all cells, by the types allowed
+        self._written: set[str] = set()  # columns of obs that hold answers of this session
         self._n_generations = 0
         self._flows: dict[str, Callable[[Request], Answer]] = {
             intents.ANNOTATE: self._annotate,
@@ -132,6 +142,11 @@ class Session:
         """The loaded checkpoint."""
         self._checkpoint = tools.open_checkpoint(self._checkpoint)
         return self._checkpoint
+
+    @property
+    def annotation(self) -> tools.AnnotationResult | None:
+        """The latest annotation of all cells with the checkpoint's own types."""
+        return self._annotations.get(())
 
     def warm_up(self) -> None:
         """Load what the first answer needs, so that it need not wait."""
@@ -199,8 +214,9 @@ class Session:
     def clear(self) -> None:
         """Forget the conversation and the results; the loaded cells stay."""
         self.history.clear()
-        self.annotation = self.drug_result = self.generated = self._last = self._asked = None
+        self.generated = None
         self._n_generations = 0
+        self._forget_results()
 
     def save_annotated(self, path: str | Path) -> Path:
         """Write the loaded cells with all results so far as .h5ad and return the path.
@@ -224,7 +240,13 @@ class Session:
         report = tools.look_at(adata, self.checkpoint)
         tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
         self.adata, self.report, self.name = adata, report, name
-        self.annotation = self.drug_result = self._last = self._asked = None
+        self._forget_results()
+
+    def _forget_results(self) -> None:
+        self.latest = self.drug_result = self._last = None
+        self._offers = []
+        self._annotations.clear()
+        self._written.clear()
 
     def _answer(self, text: str) -> Answer:
         if not text.strip():
@@ -239,7 +261,8 @@ class Session:
             last=self._last,
         )
         if request.wavers is not None:
-            self._asked = request
+            sure = replace(request, wavers=None)
+            self._offers = [sure, replace(sure, intent=request.wavers)]
             first, second = MEANINGS[request.intent], MEANINGS[request.wavers]
             yield TextDelta(
                 f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?"
@@ -251,13 +274,16 @@ class Session:
 
     def _resolve(self, text: str) -> Request | None:
         """The request that was asked back about, if this is the answer to it."""
-        asked, self._asked = self._asked, None
-        words = set(text.lower().replace(".", " ").replace(",", " ").replace("!", " ").split())
-        if asked is None or asked.wavers is None or len(words) > 6:
+        offers, self._offers = self._offers, []
+        words = set(re.findall(r"\w+", text.lower()))
+        if not offers or len(words) > 6:
             return None
+        if len(offers) == 1:
+            refused = replace(offers[0], drugs=()) if words and words <= NO else None
+            return offers[0] if words & YES else refused
         if words & {"second", "2", "latter"}:
-            return replace(asked, intent=asked.wavers, wavers=None)
-        return replace(asked, wavers=None) if words & {"first", "1", "former", "yes"} else None
+            return offers[1]
+        return offers[0] if words & {"first", "1", "former", *YES} else None
 
     @property
     def _drugs(self) -> DrugSet:
@@ -282,14 +308,10 @@ class Session:
         if selection is not None and len(selection.rows) < self.adata.n_obs:
             yield from self._annotate_some(request, selection)
             return
-        result = self.annotation
-        if result is not None and request.cell_type is not None:
-            yield from self._share(request, result)
+        if self.annotation is not None and request.cell_type is not None and not request.labels:
+            yield from self._share(request, self.annotation)
             return
-        if result is None or request.tissue or request.species:
-            yield from self._first_look(request, np.arange(self.adata.n_obs))
-            result = yield from _run(self._annotation_steps(request, None), "annotating cells")
-            self.annotation = result
+        result = yield from self._annotation_of_all(request)
         yield from self._composition(request, result, self.name)
         yield FigureReady("composition", pl.composition(self.adata))
         yield from self._grounds(result)
@@ -298,13 +320,61 @@ class Session:
         yield FigureReady("map", pl.umap(self.adata))
         yield Progress(1, 1, "drawing the map")
 
+    def _annotation_of_all(self, request: Request) -> Generator[Event, None, tools.AnnotationResult]:
+        """The annotation of all cells among the types that were named, or all; made once and kept."""
+        assert self.adata is not None
+        result = self._annotations.get(request.labels)
+        if result is None or request.tissue or request.species:
+            yield from self._first_look(request, np.arange(self.adata.n_obs))
+            result = yield from _run(self._annotation_steps(request, None), "annotating cells")
+            self._annotations[request.labels] = result
+            self._written.update((tools.CELL_TYPE, tools.CELL_TYPE_ID, tools.CONFIDENCE))  # the tool wrote them
+            self.latest = result
+        self._keep_annotation(request, result, "")
+        return result
+
     def _annotate_some(self, request: Request, selection: Selection) -> Answer:
         yield from self._first_look(request, selection.rows)
         result = yield from _run(self._annotation_steps(request, selection.rows), "annotating cells")
+        self._keep_annotation(request, result, selection.name)
         yield from self._composition(request, result, selection.name)
         yield TableReady("cells", result.table.rename_axis("cell").reset_index())
         yield from self._grounds(result)
         yield TextDelta(answers.weakness_text(result))
+
+    def _keep_annotation(self, request: Request, result: tools.AnnotationResult, selected: str) -> None:
+        """Write the types of all or some cells into obs."""
+        columns = {
+            tools.CELL_TYPE: result.table["cell_type"],
+            tools.CELL_TYPE_ID: result.table["cell_type_id"],
+            tools.CONFIDENCE: result.table["confidence"],
+        }
+        given = {"labels": list(request.labels), "tissue": request.tissue}
+        self._keep_result("annotate", request, result, columns, {**given, "selection": selected})
+
+    def _keep_result(
+        self,
+        command: str,
+        request: Request,
+        result: tools.AnnotationResult | tools.DrugResult,
+        columns: Mapping[str, pd.Series],
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Write results into obs: every cell holds its latest answer, "" or NaN where it was not asked about."""
+        if self.adata is None or result is self.latest:
+            return
+        for name, values in columns.items():
+            number = pd.api.types.is_numeric_dtype(values)
+            n_cells = self.adata.n_obs
+            whole: Any = np.full(n_cells, np.nan, np.float32) if number else np.full(n_cells, "", object)
+            if name in self._written:
+                whole[:] = self.adata.obs[name].to_numpy()
+            whole[result.rows] = values.to_numpy()
+            self.adata.obs[name] = whole if number else pd.Categorical(whole)
+        self._written.update(columns)
+        given = {"species": request.species, **arguments}
+        tools._record(self.adata, command, self.checkpoint, result.report, given)
+        self.latest = result
 
     def _share(self, request: Request, result: tools.AnnotationResult) -> Answer:
         """How many cells of one type there are, with the markers that say so; the annotation is there already."""
@@ -323,19 +393,25 @@ class Session:
             tissue=request.tissue,
             rows=rows,
             report=self.report,
+            labels=request.labels or None,
         )
 
     def _composition(self, request: Request, result: tools.AnnotationResult, whose: str) -> Answer:
         label = request.cell_type
-        if label is not None and len(result.table) > 1:
+        if label is not None and len(result.table) > 1 and not request.labels:
             share = answers.share_text(result, label.name, _with_subtypes(self.checkpoint, label.name))
             yield TextDelta(f"\n\n{share}")
         yield TextDelta(answers.composition_text(result, answers.titled(whose)))
+        if request.labels:
+            yield TextDelta(answers.choices_text(request.labels))
         if len(result.table) > 1:
             yield TableReady("cell types", result.composition)
 
     def _first_look(self, request: Request, rows: np.ndarray) -> Answer:
-        """The opening: the language model itself reads cells of the most frequent kind in a small sample."""
+        """The opening: the language model itself reads cells of the most frequent kind in a small sample.
+
+        Its sentence is said when it is whole: only then is it known to agree with the scores.
+        """
         assert self.adata is not None and self.report is not None
         sample = rows
         if len(rows) > FIRST_LOOK:
@@ -350,9 +426,8 @@ class Session:
             self.checkpoint.model, processor, prompt, cells.counts, cells.measured, max_new_tokens=48
         )
         said = " ".join("".join(pieces).split())
-        yield from _stream(
-            answers.first_look_text(said, kind, len(together), len(sample), self.checkpoint.labels.names)
-        )
+        names = self.checkpoint.labels.names
+        yield TextDelta(answers.first_look_text(said, kind, len(together), len(sample), names))
 
     def _grounds(self, result: tools.AnnotationResult) -> Answer:
         """The markers the largest groups express, and what the reading rests on."""
@@ -391,7 +466,7 @@ class Session:
             return
         named = request.cell_type.name if request.cell_type else str(request.unknown_type)
         label = tools.find_generable(labels, named)
-        n = request.n or 50
+        n = USUAL_PSEUDO_CELLS if request.n is None else request.n
         if n > MOST_PSEUDO_CELLS:
             raise InstructCellError(
                 f"{n:,} pseudo-cells were asked for, expected at most {MOST_PSEUDO_CELLS:,} in one answer. "
@@ -422,35 +497,82 @@ class Session:
             return "Their counts are too few to be read back."
         share = float(back.table["best_guess"].isin(_with_subtypes(self.checkpoint, cell_type)).mean())
         seed = pseudo.uns[tools.RUN]["seed"]
-        return f"Read back, {answers.percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
+        return f"Read back, {percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
 
     # ---- drugs
 
     def _drug(self, request: Request) -> Answer:
-        names = ", ".join(self._drugs.names)
-        if request.drug is None and request.unknown_drug is None:
-            yield TextDelta(f"Which drug do you mean? I know: {names}.")
+        if not request.drugs:
+            yield TextDelta(f"Which drug do you mean? I know: {', '.join(self._drugs.names)}.")
             return
-        drug = request.drug or tools.find_drug(self.checkpoint, str(request.unknown_drug))
-        if self.adata is None or self.report is None:
-            yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts(drug)}\n")
+        known = list({mention.drug.name: mention.drug for mention in request.drugs if mention.drug}.values())
+        yield from self._refuse_drugs(request, bool(known))
+        if known and self.adata is None:
+            for drug in known:
+                yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts(drug)}\n")
             yield from self._needs_cells("To predict a response I need cells.")
             return
+        for drug in known:
+            yield from self._response(request, drug, "drug response" if len(known) == 1 else f"response to {drug.name}")
+        if len(known) > 1:
+            yield TextDelta("\nEach drug was read by itself; what they do together is not predicted.\n")
+
+    def _refuse_drugs(self, request: Request, others_known: bool) -> Answer:
+        """Refuse each drug that is not known by its name; a likely typing error is asked back."""
+        unknown = [mention for mention in request.drugs if mention.drug is None]
+        if not unknown:
+            return
+        meant = {mention.meant.name: mention.meant for mention in unknown if mention.meant is not None}
+        if len(meant) == 1:
+            (drug,) = meant.values()
+            self._offers = [replace(request, drugs=(replace(request.drugs[0], drug=drug, meant=None),))]
+            if not others_known and len(unknown) == 1:
+                yield TextDelta(
+                    f"{answers.quoted(unknown[0].written)} is not a drug I was trained on. "
+                    f"Did you mean **{drug.name}**? (*Yes*, or name one of: {', '.join(self._drugs.names)}.)"
+                )
+                return
+        refusal = self._drugs.refusal(list(dict.fromkeys(mention.written for mention in unknown)))
+        if not others_known:
+            raise DrugError(refusal)
+        yield TextDelta(f"{refusal}\n\n")
+
+    def _response(self, request: Request, drug: Drug, title: str) -> Answer:
+        """Predict the response of the chosen cells to one drug; `title` names its table and figure."""
+        assert self.adata is not None
         selection = request.selection or self._cells_called(request)
         rows = None if selection is None else selection.rows
         whose = answers.titled(self.name if selection is None else selection.name)
         n_cells = self.adata.n_obs if rows is None else len(rows)
         yield TextDelta(f"Reading {n_cells:,} cells for their response to {drug.name}.\n\n")
+        self._set_aside(drug)
         steps = tools.drug_response_steps(
             self.adata, drug=drug.name, checkpoint=self.checkpoint, rows=rows, report=self.report
         )
         result = yield from _run(steps, f"response to {drug.name}")
         self.drug_result = result
+        columns = {tools.DRUG_RESPONSE: result.table["response"], tools.P_SENSITIVE: result.table["p_sensitive"]}
+        if selection is None:
+            self._written.update(columns)  # the tool wrote them
+            self.latest = result
+        else:
+            self._keep_result(
+                "drug_response", request, result, columns, {"drug": drug.name, "selection": selection.name}
+            )
         types = None if self.annotation is None else self.annotation.table["cell_type"].iloc[result.rows]
         yield TextDelta(answers.drug_text(result, whose, types))
-        yield TableReady("drug response", result.table.rename_axis("cell").reset_index())
-        yield FigureReady("drug response", pl.probabilities(result.table["p_sensitive"], types))
+        yield TableReady(title, result.table.rename_axis("cell").reset_index())
+        yield FigureReady(title, pl.probabilities(result.table["p_sensitive"], types))
         yield TextDelta(answers.coverage_text(result.report, "The cells"))
+
+    def _set_aside(self, drug: Drug) -> None:
+        """Keep the response to another drug in columns that bear its name."""
+        before = self.drug_result
+        if self.adata is None or before is None or before.drug.name == drug.name:
+            return
+        for column in (tools.DRUG_RESPONSE, tools.P_SENSITIVE):
+            self.adata.obs[f"{column}_{re.sub(r'[^0-9A-Za-z]+', '_', before.drug.name)}"] = self.adata.obs[column]
+            self._written.discard(column)
 
     def _cells_called(self, request: Request) -> Selection | None:
         """ "the T cells": the cells that were called so."""
@@ -499,11 +621,14 @@ class Session:
         yield TableReady("dataset", _card(self.report))
 
     def _download(self, request: Request) -> Answer:
-        if self.generated is not None and (self.annotation is None or self._last_made() is self.generated):
+        if self.generated is not None and (self.latest is None or self._last_made() is self.generated):
             yield TextDelta(f"Here are the {self.generated.n_obs:,} pseudo-cells of the last request.")
             yield CellsGenerated(self.generated)
-        elif self.annotation is not None or self.drug_result is not None:
-            yield TextDelta("The cells with all results so far can be saved as .h5ad; the counts are unchanged.")
+        elif self.latest is not None:
+            yield TextDelta(
+                "The cells with all results so far can be saved as .h5ad; the counts are unchanged, and cells that "
+                "were not asked about have no entry."
+            )
         else:
             yield TextDelta("There is nothing to hand out yet: ask for cell types or for new cells first.")
 
@@ -513,7 +638,7 @@ class Session:
             for event in reversed(turn.events):
                 if isinstance(event, CellsGenerated):
                     return event.adata
-                if isinstance(event, TableReady) and event.name in ("cell types", "drug response"):
+                if isinstance(event, TableReady) and event.name not in ("markers", "dataset"):
                     return None
         return None
 
@@ -561,12 +686,6 @@ def _run(steps: tools.Steps[tools.Result], what: str) -> Generator[Event, None, 
         yield Progress(done, total, what)
 
 
-def _stream(text: str) -> Answer:
-    """Text word by word."""
-    for word in text.split(" "):
-        yield TextDelta(f"{word} ")
-
-
 def _keep(turn: Turn, event: Event) -> None:
     if isinstance(event, TextDelta):
         turn.answer += event.text
@@ -591,6 +710,6 @@ def _card(report: DatasetReport) -> pd.DataFrame:
         "species": report.species,
         "gene names": report.id_type,
         "matrix": f"{report.matrix} ({report.scale})",
-        "model genes measured": f"{report.n_shared_genes or 0:,} ({answers.percent(report.coverage or 0.0)})",
+        "model genes measured": f"{report.n_shared_genes or 0:,} ({percent(report.coverage or 0.0)})",
     }
     return pd.DataFrame({"property": list(shown), "value": list(shown.values())})

@@ -25,6 +25,7 @@ from chat_ui.card import dataset_card, status_line
 from chat_ui.command import AddressError, check_address, free_port, wake_up
 from chat_ui.handlers import Conversation, View
 from chat_ui.plots import fit_page
+from instructcell.answers import titled
 from instructcell.errors import InstructCellError, ReadError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
 
@@ -64,8 +65,7 @@ class FakeSession:
     def __init__(self) -> None:
         self.adata: AnnData | None = None
         self.report: SimpleNamespace | None = None
-        self.annotation: object | None = None
-        self.drug_result: object | None = None
+        self.latest: object | None = None
         self.generated: AnnData | None = None
 
     def save_annotated(self, path: Path) -> Path:
@@ -88,7 +88,7 @@ class FakeSession:
             raise ReadError(f"{path.name} is not an .h5ad file: it holds text. Export it again from scanpy.")
         self.adata = cells()
         self.report = report(self.adata)
-        self.annotation = None
+        self.latest = None
         yield TableReady("dataset", pd.DataFrame({"property": ["cells"]}))
         yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
 
@@ -113,7 +113,7 @@ class FakeSession:
         names = TYPES[np.arange(adata.n_obs) % 3]
         yield Progress(30, adata.n_obs, "annotating cells")
         adata.obs["instructcell_cell_type"] = pd.Categorical(names)
-        self.annotation = self.annotation or object()
+        self.latest = self.latest or object()
         counted = pd.Series(names).value_counts().rename_axis("cell_type").reset_index(name="cells")
         yield TableReady("Cell types", counted)
         yield FigureReady("Map", embedding_map(adata, names))
@@ -170,8 +170,34 @@ def test_the_annotated_file_is_written_again_only_for_new_answers(conversation: 
     last(handlers.load(conversation, islet_file))
     first = last(handlers.ask(conversation, "What are these cells?")).annotated
     assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated is first
-    conversation.session.drug_result = object()
-    assert last(handlers.ask(conversation, "generate 20 beta cells")).annotated != first
+    conversation.session.latest = object()
+    second = last(handlers.ask(conversation, "generate 20 beta cells")).annotated
+    assert second != first and second.is_file()
+
+
+def test_only_the_latest_file_of_each_kind_is_kept(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    for _ in range(3):
+        conversation.session.latest = object()
+        view = last(handlers.ask(conversation, "generate 20 beta cells"))
+    assert sorted(conversation.folder.rglob("*.h5ad")) == sorted([view.annotated, view.generated])
+    last(handlers.load(conversation, islet_file))
+    assert list(conversation.folder.rglob("*.h5ad")) == [view.generated]
+
+
+@pytest.mark.parametrize("broken", ["save_annotated", "suggestions"])
+def test_what_fails_after_the_answer_leaves_a_page_that_answers(
+    conversation: Conversation, islet_file: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    last(handlers.load(conversation, islet_file))
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(conversation.session, broken, fail)
+    view = last(handlers.ask(conversation, "What are these cells?"))
+    assert not view.busy and view.status == "" and view.annotated is None
+    assert "type B" in said(view) and "went wrong on our side (OSError)" in said(view)
 
 
 def test_generated_cells_can_be_downloaded(conversation: Conversation) -> None:
@@ -293,13 +319,20 @@ def test_an_ordinary_question_needs_no_escape() -> None:
 
 
 def test_names_from_a_file_cannot_put_html_or_pictures_into_an_answer() -> None:
-    assert handlers.answer_text("**ok** <b>x</b> ![p](http://x.org/p.png)") == (
-        "**ok** &lt;b>x&lt;/b> !\\[p](http://x.org/p.png)"
-    )
+    shown = handlers.answer_text("**ok** <b>x</b> ![p](http://x.org/p.png) [a](//x.org) www.x.org me@x.org &lt;")
+    assert shown.startswith("**ok** ")
+    assert not re.search(r"[<\[\]@]|://|www\.|&lt;", shown)
+    assert html.unescape(shown) == "**ok** <b>x</b> ![p](http://x.org/p.png) [a](//x.org) www.x.org me@x.org &lt;"
+
+
+def test_a_name_that_is_escaped_already_is_shown_as_it_is() -> None:
+    name = "a[b](c) <d> & e_f"
+    shown = html.unescape(handlers.answer_text(titled(name)))
+    assert re.sub(r"\\([_>])", r"\1", shown) == name
 
 
 def test_code_in_an_answer_is_left_as_it_is() -> None:
-    assert handlers.answer_text("the column `<CELL>` of <x>") == "the column `<CELL>` of &lt;x>"
+    assert handlers.answer_text("the column `<CELL>` of <x>") == "the column `<CELL>` of &#60;x>"
 
 
 def test_the_card_escapes_what_the_file_says() -> None:

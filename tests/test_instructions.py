@@ -6,7 +6,17 @@ from random import Random
 
 import pytest
 
-from train.instructions import Catalog, CellRecord, InstructionSettings, corpus, instruction, load_catalog
+from instructcell.drugs import DrugSet
+from train.instructions import (
+    DRUG_NAMES,
+    DRUG_TARGETS,
+    Catalog,
+    CellRecord,
+    InstructionSettings,
+    corpus,
+    instruction,
+    load_catalog,
+)
 from train.templates import CELLS, SIGNAL
 
 CATALOG = Catalog(
@@ -141,6 +151,13 @@ def test_shipped_relatives_follow_the_ontology():
 def test_a_catalog_can_be_cut_to_the_labels_of_a_recipe():
     catalog = load_catalog(tissues={"T cell": ["PBMC"]}, labels=["T cell", "oocyte"])
     assert set(catalog.labels) == {"T cell", "oocyte"} and catalog.tissues == {"T cell": frozenset({"PBMC"})}
+
+
+def test_the_names_of_drugs_are_those_that_the_product_knows():
+    assert all(DrugSet.default().find(name).name == drug for drug, names in DRUG_NAMES.items() for name in names)
+    assert [drug for drug in DRUG_NAMES if drug in DRUG_TARGETS] == ["gefitinib", "afatinib", "PLX4720"]
+    assert DRUG_TARGETS["PLX4720"] == "BRAF"
+    assert "vemurafenib" not in DRUG_NAMES["PLX4720"]
 
 
 def test_the_corpus_speaks_of_every_label_and_holds_no_places():

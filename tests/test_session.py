@@ -6,13 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instructcell import intents
+from instructcell import intents, pl
 from instructcell.answers import says_of_its_cells
 from instructcell.checkpoint import load_checkpoint
+from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, Progress, TableReady, TextDelta
 from instructcell.intents import Request, find_selection
+from instructcell.labels import LabelSet
 from instructcell.session import Session, failure
+
+PANCREATIC = ("pancreatic A cell", "type B pancreatic cell", "pancreatic D cell")
+TYPES = "Could you name the types of my cells?"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def one(events, kind):
 
 
 def test_annotation_speaks_first_and_draws_last(session, adata):
-    events = list(session.send("Which cell types are these?"))
+    events = list(session.send(TYPES))
     assert kinds(events)[0] is TextDelta
     assert [event.name for event in events if isinstance(event, TableReady)][0] == "cell types"
     assert [event.name for event in events if isinstance(event, FigureReady)] == ["composition", "map"]
@@ -66,7 +71,7 @@ def test_annotation_speaks_first_and_draws_last(session, adata):
 
 
 def test_every_share_in_the_answer_is_in_the_table(session):
-    events = list(session.send("Which cell types are these?"))
+    events = list(session.send(TYPES))
     text = said(events)
     for row in one(events, TableReady).table.head(3).itertuples():
         name = "*unknown*" if row.cell_type == "unknown" else f"**{row.cell_type}**"
@@ -75,7 +80,7 @@ def test_every_share_in_the_answer_is_in_the_table(session):
 
 
 def test_a_question_about_one_type_is_answered_from_what_is_known(session, checkpoint):
-    list(session.send("Which cell types are these?"))
+    list(session.send(TYPES))
     name = session.annotation.composition["cell_type"].iloc[0]
     events = list(session.send(f"how many {name}s are there?"))
     assert kinds(events) == [TextDelta]
@@ -83,17 +88,69 @@ def test_a_question_about_one_type_is_answered_from_what_is_known(session, check
 
 
 def test_coverage_is_told(session):
-    assert "of the model's genes were measured" in said(session.send("Which cell types are these?"))
+    assert "of the model's genes were measured" in said(session.send(TYPES))
 
 
 def test_a_selection_gets_an_answer_of_its_own(session, adata):
     events = list(session.send("What are the first 5 cells?"))
     table = next(event.table for event in events if isinstance(event, TableReady) and event.name == "cells")
     assert list(table["cell"]) == list(adata.obs_names[:5])
-    assert "instructcell_cell_type" not in adata.obs
     events = list(session.send("and cluster 2 of leiden?"))
     table = next(event.table for event in events if isinstance(event, TableReady) and event.name == "cells")
     assert list(table["cell"]) == list(adata.obs_names[adata.obs["leiden"] == "2"])
+
+
+def test_what_was_found_of_a_selection_is_in_the_file_and_nothing_of_the_others(session, adata, tmp_path):
+    import anndata as ad
+
+    list(session.send("What are the first 5 cells?"))
+    list(session.send("and cells 11 to 12?"))
+    list(session.send("Would gefitinib work on the last 4 cells?"))
+    saved = ad.read_h5ad(session.save_annotated(tmp_path / "out.h5ad"))
+    read = np.isin(np.arange(adata.n_obs), [0, 1, 2, 3, 4, 10, 11])
+    assert ((saved.obs["instructcell_cell_type"] != "") == read).all()
+    assert (saved.obs["instructcell_confidence"].notna() == read).all()
+    assert list(np.flatnonzero(saved.obs["instructcell_p_sensitive"].notna())) == list(range(adata.n_obs))[-4:]
+    assert (saved.obs["instructcell_drug_response"] == "").sum() == adata.n_obs - 4
+    assert saved.uns["instructcell"]["arguments"]["selection"] == "the last 4 cells"
+    assert "saved as .h5ad" in said(session.send("download"))
+
+
+def test_a_selection_does_not_erase_what_is_known_of_the_other_cells(session, adata):
+    list(session.send(TYPES))
+    before = adata.obs["instructcell_cell_type"].astype(str)
+    list(session.send("What are the first 5 cells?"))
+    assert list(adata.obs["instructcell_cell_type"][5:]) == list(before[5:])
+    assert "" not in set(adata.obs["instructcell_cell_type"])
+
+
+def test_types_that_are_named_are_the_only_answers(session, adata):
+    named = ["T cell", "B cell", "monocyte"]
+    list(session.send(TYPES))
+    free = session.annotation
+    text = said(session.send("Are these T cells, B cells or monocytes?"))
+    assert "among the types you named: T cell, B cell, monocyte" in text
+    assert set(adata.obs["instructcell_cell_type"]) <= {*named, "unknown"}
+    assert list(adata.uns["instructcell"]["arguments"]["labels"]) == named
+    assert session.annotation is free
+    events = list(session.send("Are the first 5 cells B cells or monocytes?"))
+    table = next(event.table for event in events if isinstance(event, TableReady) and event.name == "cells")
+    assert set(table["cell_type"]) <= {"B cell", "monocyte", "unknown"}
+
+
+def test_own_types_and_all_types_are_kept_apart(session, adata):
+    free = [event for event in session.send(TYPES) if isinstance(event, TableReady)][0].table
+    list(session.send("Are these T cells, B cells or monocytes?"))
+    events = list(session.send("Are these T cells, B cells or monocytes?"))
+    assert not [event for event in events if isinstance(event, Progress) and event.what == "annotating cells"]
+    again = [event for event in session.send(TYPES) if isinstance(event, TableReady)][0].table
+    pd.testing.assert_frame_equal(free, again)
+    assert set(adata.obs["instructcell_cell_type"]) == set(again["cell_type"])
+
+
+def test_a_type_that_the_checkpoint_cannot_tell_is_refused_in_a_list_too(session):
+    failed = one(session.send("Are these B cells, T cells or hepatocytes?"), Failed)
+    assert "hepatocyte" in failed.message
 
 
 def test_a_cluster_that_is_not_there_is_asked_back(session):
@@ -137,6 +194,18 @@ def test_too_many_cells_are_refused(session, generable):
     assert "9,000,000" in failed.message
 
 
+@pytest.mark.parametrize("n", ["0", "-5"])
+def test_no_cells_are_an_error_not_fifty(session, generable, n):
+    failed = one(session.send(f"generate {n} {generable}s"), Failed)
+    assert f"n={n}" in failed.message
+    assert session.generated is None
+
+
+def test_and_0_more_is_an_error_too(session, generable):
+    list(session.send(f"generate 4 {generable}s"))
+    assert "n=0" in one(session.send("and 0 more"), Failed).message
+
+
 def test_a_drug_question_and_the_next_drug(session, checkpoint, adata):
     from instructcell.tools import drugs_of
 
@@ -156,7 +225,37 @@ def test_an_unknown_drug_is_refused_by_name_and_the_session_goes_on(session, che
     failed = one(session.send("Are these cells sensitive to unobtainib?"), Failed)
     assert "unobtainib" in failed.message
     assert all(name in f"{failed.message} {failed.remedy}" for name in drugs_of(checkpoint).names)
-    assert TextDelta in kinds(session.send("Which cell types are these?"))
+    assert TextDelta in kinds(session.send(TYPES))
+
+
+def test_every_drug_of_a_question_is_answered_or_refused_by_name(session, adata):
+    events = list(session.send("Would gefitinib or PLX4720 work on these cells, or erlotinib?"))
+    tables = [event.name for event in events if isinstance(event, TableReady)]
+    assert tables == ["response to gefitinib", "response to PLX4720"]
+    assert "'erlotinib' is not a drug" in said(events)
+    assert adata.obs["instructcell_p_sensitive_gefitinib"].notna().all()
+    assert adata.uns["instructcell"]["arguments"]["drug"] == "PLX4720"
+
+
+@pytest.mark.parametrize("answer", ["yes", "Yes, please.", "gefitinib"])
+def test_a_mistyped_drug_is_asked_back_and_yes_goes_on(session, answer):
+    events = list(session.send("Would gefatinib work on the first 4 cells?"))
+    assert kinds(events) == [TextDelta]
+    assert "`gefatinib` is not a drug I was trained on. Did you mean **gefitinib**?" in said(events)
+    assert session.drug_result is None
+    assert "response to gefitinib" in said(session.send(answer))
+    assert session.drug_result is not None
+
+
+def test_no_to_a_mistyped_drug_predicts_nothing(session):
+    list(session.send("Would gefatinib work?"))
+    assert "Which drug do you mean?" in said(session.send("no"))
+    assert session.drug_result is None
+
+
+def test_an_analogue_is_refused_with_the_drug_that_is_known(session):
+    failed = one(session.send("Would Zelboraf kill these cells?"), Failed)
+    assert "PLX4720 is a near analogue of Zelboraf" in f"{failed.message} {failed.remedy}"
 
 
 def test_a_type_that_cannot_be_generated_is_refused_by_name(session):
@@ -168,13 +267,13 @@ def test_a_type_that_cannot_be_generated_is_refused_by_name(session):
 
 
 def test_markers_are_cited(session):
-    events = list(session.send("What marks a delta cell?"))
+    events = list(session.send("Which genes mark delta cells best?"))
     assert "SST" in said(events)
     assert "SST" in set(one(events, TableReady).table["gene"])
 
 
 def test_a_genes_function_is_told_with_its_source(session):
-    assert "glucagon" in said(session.send("What does GCG do?")).lower()
+    assert "glucagon" in said(session.send("What purpose does GCG serve?")).lower()
 
 
 def test_the_data_is_described(session, adata):
@@ -184,16 +283,16 @@ def test_the_data_is_described(session, adata):
 
 
 def test_without_cells_it_asks_for_some(checkpoint):
-    assert "need cells" in said(Session(checkpoint=checkpoint).send("Which cell types are these?"))
+    assert "need cells" in said(Session(checkpoint=checkpoint).send(TYPES))
 
 
-@pytest.mark.parametrize("question", ["What is the capital of France?", "Write me a poem about the sea."])
+@pytest.mark.parametrize("question", ["Which city is the capital of Italy?", "Compose a poem about the sea."])
 def test_what_is_out_of_scope_is_said_so(session, question):
     assert "cannot answer" in said(session.send(question))
 
 
 def test_help_shows_what_fits(session, generable):
-    assert generable in said(session.send("What can you do?"))
+    assert generable in said(session.send("Tell me what you are capable of"))
 
 
 def test_suggestions_fit_what_is_known(session, checkpoint):
@@ -241,7 +340,7 @@ def test_words_in_the_file_are_data(adata, checkpoint):
 def test_sessions_share_nothing(adata, checkpoint, generable):
     one_, two = Session(adata.copy(), checkpoint=checkpoint), Session(checkpoint=checkpoint)
     list(one_.send(f"generate 3 {generable}s"))
-    list(one_.send("Which cell types are these?"))
+    list(one_.send(TYPES))
     assert two.history == []
     assert two.generated is two.annotation is two.adata is None
 
@@ -257,7 +356,7 @@ def test_the_history_holds_questions_and_answers(session):
 def test_annotated_cells_can_be_saved(session, tmp_path):
     import anndata as ad
 
-    list(session.send("Which cell types are these?"))
+    list(session.send(TYPES))
     path = session.save_annotated(tmp_path / "out.h5ad")
     assert "instructcell_cell_type" in ad.read_h5ad(path).obs
     with pytest.raises(InstructCellError, match="pseudo-cells"):
@@ -265,11 +364,11 @@ def test_annotated_cells_can_be_saved(session, tmp_path):
 
 
 def test_leaving_an_answer_early_leaves_a_session_that_answers(session):
-    answer = session.send("Which cell types are these?")
+    answer = session.send(TYPES)
     next(answer)
     answer.close()
     assert session.annotation is None
-    assert FigureReady in kinds(session.send("Which cell types are these?"))
+    assert FigureReady in kinds(session.send(TYPES))
 
 
 def test_a_failure_tells_what_is_wrong_and_what_to_do():
@@ -348,6 +447,53 @@ def test_cells_are_found_by_the_words_that_point_at_them(text, rows):
 
 
 @pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("How many beta cells are there?", None),
+        ("Would anti-PD1 work on these cells?", None),
+        ("Would anti-PD1 work on the stim cells?", [1, 3, 5]),
+        ("Would it work on the cells where drug is anti-PD1?", [0, 1, 2]),
+        ("What are the cells with author_cell_type = beta?", [0, 2, 4]),
+        ("What fraction of alpha cells is there in ctrl?", [0, 2, 4]),
+        ("what did the stim do?", None),
+        ("are malignant cells among them?", None),
+    ],
+)
+def test_values_of_the_file_do_not_swallow_the_types_and_drugs_of_a_question(checkpoint, text, rows):
+    obs = pd.DataFrame(
+        {
+            "author_cell_type": ["beta", "alpha"] * 3,
+            "drug": ["anti-PD1"] * 3 + ["none"] * 3,
+            "condition": ["ctrl", "stim"] * 3,
+            "class": ["malignant"] * 5 + ["healthy"],
+        }
+    )
+    request = intents.understand(
+        text, router=intents.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), obs=obs
+    )
+    assert (None if request.selection is None else request.selection.rows.tolist()) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "choices"),
+    [
+        ("Are these T cells, B cells or monocytes?", ("T cell", "B cell", "monocyte")),
+        ("B cell vs. NK cell?", ("B cell", "natural killer cell")),
+        ("use only the labels alpha, beta, delta please", PANCREATIC),
+        ("Are these T, B or NK cells?", ("T cell", "B cell", "natural killer cell")),
+        ("Is this a CD4-positive, alpha-beta T cell?", ()),
+        ("Are these beta cells or foobar cells?", ()),
+        ("Are these beta cells, alpha cells or foobars?", ("type B pancreatic cell", "pancreatic A cell", "foobars")),
+        ("Are these beta cells?", ()),
+        ("How many T cells and B cells are there?", ()),
+        ("Are there T cells or B cells?", ()),
+    ],
+)
+def test_a_list_of_types_is_a_choice_unless_they_are_counted(text, choices):
+    assert intents.find_choices(text, LabelSet.from_label_map()) == choices
+
+
+@pytest.mark.parametrize(
     ("text", "numbers"),
     [
         ("50 beta cells with 5,000 counts each, seed 3", (50, 5000.0, 3)),
@@ -362,7 +508,8 @@ def test_numbers_are_told_apart(text, numbers):
 
 
 ROUTES = [
-    ("Which cell types are these?", "annotate"),
+    ("Which types of cell does this sample hold?", "annotate"),
+    (TYPES, "annotate"),
     ("what r these cells", "annotate"),
     ("Please annotate my data", "annotate"),
     ("how many different kinds of cells do I have", "annotate"),
@@ -373,11 +520,11 @@ ROUTES = [
     ("Would gefitinib kill these?", "drug"),
     ("are they resistant to afatinib", "drug"),
     ("marker genes for NK cells", "markers"),
-    ("which genes identify plasma cells?", "markers"),
-    ("what is the function of INS", "gene"),
+    ("which genes give plasma cells away?", "markers"),
+    ("what does INS do in the body", "gene"),
     ("what's in this file?", "describe"),
     ("how many genes were measured", "describe"),
-    ("what can I ask you", "help"),
+    ("what sort of questions do you take", "help"),
     ("hi there", "small_talk"),
     ("thanks a lot!", "small_talk"),
     ("what will the weather be tomorrow", "out_of_scope"),
@@ -387,8 +534,6 @@ ROUTES = [
 
 @pytest.mark.parametrize(("text", "intent"), ROUTES)
 def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, intent):
-    from instructcell.drugs import DrugSet
-
     request = intents.understand(
         text,
         router=intents.load_router(),
@@ -397,3 +542,34 @@ def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, in
         obs=session.adata.obs,
     )
     assert (request.intent, request.wavers) == (intent, None)
+
+
+def test_no_question_of_these_tests_is_an_exemplar():
+    exemplars = {text.lower().strip(" ?.!") for _, text in intents.read_exemplars()}
+    assert not {text.lower().strip(" ?.!") for text, _ in ROUTES} & exemplars
+
+
+# ---- the map
+
+
+def test_a_map_is_kept_as_long_as_the_embedding_is_the_same(adata):
+    rng = np.random.default_rng(0)
+    adata.obsm["X_instructcell"] = rng.normal(size=(adata.n_obs, 4)).astype(np.float32)
+    pl.umap(adata, color="leiden")
+    kept = adata.obsm["X_instructcell_umap"]
+    pl.umap(adata, color="condition")
+    assert adata.obsm["X_instructcell_umap"] is kept
+    adata.obsm["X_instructcell"] = rng.normal(size=(adata.n_obs, 4)).astype(np.float32)
+    pl.umap(adata, color="leiden")
+    assert not np.array_equal(adata.obsm["X_instructcell_umap"], kept)
+
+
+def test_a_map_of_another_basis_or_of_an_uploaded_file_is_not_taken_for_ours(adata):
+    rng = np.random.default_rng(0)
+    adata.obsm["X_instructcell"] = rng.normal(size=(adata.n_obs, 4)).astype(np.float32)
+    adata.obsm["X_pca"] = rng.normal(size=(adata.n_obs, 4)).astype(np.float32)
+    pl.umap(adata, color="leiden", basis="X_pca")
+    assert "X_instructcell_umap" not in adata.obsm
+    adata.obsm["X_instructcell_umap"] = np.zeros((adata.n_obs, 2), dtype=np.float32)
+    pl.umap(adata, color="leiden")
+    assert np.ptp(adata.obsm["X_instructcell_umap"]) > 0

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from random import Random
 
+from instructcell.drugs import KNOWN_DRUGS
 from instructcell.resources import resource_path
 from train.phrasings import TASKS, Task
 from train.templates import CANONICAL_SHARE, CELLS, NOISE, SIGNAL, RenderContext, Rendered, render
@@ -24,16 +26,9 @@ N_MARKERS = 8
 MAX_OPTIONS = 8
 HEMATOPOIETIC_CELL, ENDOTHELIAL_CELL = "CL:0000988", "CL:0000115"
 
-# Drugs of the measured sets with the names people use for them.
-DRUG_NAMES: dict[str, tuple[str, ...]] = {
-    "gefitinib": ("gefitinib", "Iressa", "ZD1839"),
-    "afatinib": ("afatinib", "Gilotrif", "BIBW2992"),
-    "PLX4720": ("PLX4720", "PLX-4720"),
-    "anti-PD1": ("anti-PD1", "anti-PD-1", "PD-1 blockade"),
-    "anti-CTLA4": ("anti-CTLA4", "anti-CTLA-4", "CTLA-4 blockade"),
-    "anti-CTLA4+PD1": ("anti-CTLA4+PD1", "anti-CTLA4 plus anti-PD1", "combined PD-1 and CTLA-4 blockade"),
-}
-DRUG_TARGETS = {"gefitinib": "EGFR", "afatinib": "EGFR", "PLX4720": "BRAF"}
+# Drugs of the measured sets with the names people use for them; phrasings speak of "an EGFR inhibitor", of one gene.
+DRUG_NAMES = {drug.name: (drug.name, *drug.synonyms) for drug in KNOWN_DRUGS}
+DRUG_TARGETS = {drug.name: re.split(r"\W", drug.target)[0] for drug in KNOWN_DRUGS if not drug.name.startswith("anti-")}
 
 # Labels that may both fit a cell although the ontology derives neither from the other.
 OVERLAPPING = (

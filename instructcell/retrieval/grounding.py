@@ -222,16 +222,17 @@ def _is_expressed(found: pd.DataFrame, min_share: float, *, compared: bool) -> p
     return enough & (more | found["background_mean"].isna()) if compared else enough
 
 
-def _percent(share: float) -> str:
-    """ "91 %"; never 100 % for less than all, never 0 % for some."""
-    percent = int(np.clip(round(100 * share), 1 if share > 0 else 0, 100 if share >= 1 else 99))
-    return f"{percent} %"
+def percent(share: float, *, decimals: int = 1) -> str:
+    """ "91.3 %"; never 100 % for less than all, never 0 % for some."""
+    step = 10.0**-decimals
+    shown = np.clip(round(100 * share, decimals), step if share > 0 else 0, 100 if share >= 1 else 100 - step)
+    return f"{shown:.{decimals}f} %"
 
 
 def _claims(shown: pd.DataFrame) -> str:
     """ "INS in 98 % of these cells, IAPP in 91 %"."""
     pairs = zip(shown["symbol"], shown["share_of_cells"], strict=True)
-    first, *rest = [f"{symbol} in {_percent(share)}" for symbol, share in pairs]
+    first, *rest = [f"{symbol} in {percent(share, decimals=0)}" for symbol, share in pairs]
     return ", ".join([f"{first} of these cells", *rest])
 
 
