@@ -41,10 +41,25 @@ class Matrix:
 
     def rows(self, rows: ROWS = None) -> sp.csr_matrix:
         """The chosen rows as csr [n, G], in their stored scale; all rows for None."""
-        part = self.values[slice(None) if rows is None else rows]
+        chosen = slice(None) if rows is None else rows
+        in_memory = isinstance(self.values, np.ndarray | sp.spmatrix | sp.sparray)
+        part = self.values[chosen] if in_memory else self._from_disk(chosen)
         if isinstance(part, np.ndarray) and part.dtype == np.float16:
             part = part.astype(np.float32)
         return sp.csr_matrix(part)
+
+    def _from_disk(self, rows: slice | np.ndarray) -> Any:
+        """Rows of a matrix that was left on disk, where damage shows only now."""
+        try:
+            part = self.values[rows]
+            if sp.issparse(part):
+                part.check_format(full_check=True)  # an index that points outside would crash compiled code
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            words = " ".join(str(error).split())[:160].rstrip(".")
+            raise MatrixError(
+                f"{self.name} cannot be read further, the file is damaged ({words}). Copy or download it again."
+            ) from error
+        return part
 
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """(first row, csr rows) from top to bottom."""

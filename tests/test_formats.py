@@ -23,7 +23,8 @@ from anndata import AnnData
 from anndata.io import write_elem
 
 from instructcell.cells import KINDS, SUFFIXES, read
-from instructcell.errors import ReadError
+from instructcell.errors import MatrixError, ReadError
+from instructcell.matrix import matrices
 from instructcell.reading import on_disk
 from instructcell.resources import demo_path
 
@@ -201,6 +202,15 @@ def test_a_matrix_on_disk_whose_pointers_do_not_fit_is_refused(cells, tmp_path):
         file["X/indptr"][4] = 10**9
     with pytest.raises(ReadError, match="pointers of a sparse matrix"):
         read(tmp_path / "c.h5ad", backed=True)
+
+
+def test_damage_that_shows_only_in_the_rows_is_a_sentence(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "c.h5ad")
+    with h5py.File(tmp_path / "c.h5ad", "a") as file:
+        file["X/indices"][5] = N_GENES
+    opened = read(tmp_path / "c.h5ad", backed=True)
+    with pytest.raises(MatrixError, match="the file is damaged"):
+        matrices(opened)[0].sample()
 
 
 # ---- 10x

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from instructcell.errors import ReadError
@@ -95,7 +95,9 @@ def _unpack_zip(path: Path, folder: Path) -> None:
                 raise _refused(path, f"{item.filename!r} is a link")
             if not item.is_dir() and _wanted(inside):
                 chosen.append((item, inside))
-        _check_bomb(path, sum(item.file_size for item, _ in chosen), len(chosen))
+        n_bytes = sum(item.file_size for item, _ in chosen)
+        _check_growth(path, n_bytes)
+        _check_room(path, n_bytes, len(chosen))
         budget = Budget(path)
         for item, inside in chosen:
             with archive.open(item) as source:
@@ -104,15 +106,17 @@ def _unpack_zip(path: Path, folder: Path) -> None:
 
 def _unpack_tar(path: Path, folder: Path) -> None:
     """One pass from front to back, so that a compressed archive is not unpacked twice."""
-    budget, n_files = Budget(path), 0
+    budget, n_files, n_bytes = Budget(path), 0, 0
     with tarfile.open(path, "r|*") as archive:
         for n_seen, item in enumerate(archive):
             inside = _inside(path, item.name)
             if item.issym() or item.islnk():
                 raise _refused(path, f"{item.name!r} is a link")
+            n_bytes += item.size
+            _check_growth(path, n_bytes)
             if item.isfile() and _wanted(inside):
                 n_files += 1
-                _check_bomb(path, item.size, n_files)
+                _check_room(path, item.size, n_files)
                 source = archive.extractfile(item)
                 assert source is not None
                 budget.copy(source, folder / inside)
@@ -138,14 +142,14 @@ class Budget:
         with target.open("xb") as file:
             while piece := source.read(PIECE):
                 self.n_bytes += len(piece)
-                _check_bomb(self.path, self.n_bytes, 1)
+                _check_growth(self.path, self.n_bytes)
                 file.write(piece)
 
 
 def _inside(path: Path, name: str) -> PurePosixPath:
     """The name of an entry, which must stay below the folder it is unpacked into."""
     inside = PurePosixPath(name.replace("\\", "/"))
-    if inside.is_absolute() or ".." in inside.parts or ":" in name or "\x00" in name:
+    if inside.is_absolute() or ".." in inside.parts or PureWindowsPath(name).drive or "\x00" in name:
         raise _refused(path, f"{name!r} leads out of it")
     return inside
 
@@ -157,14 +161,18 @@ def _wanted(inside: PurePosixPath) -> bool:
     return is_known(inside.name)
 
 
-def _check_bomb(path: Path, n_bytes: int, n_files: int) -> None:
-    if n_files > MOST_FILES:
-        raise _refused(path, f"it holds more than {MOST_FILES:,} files of cells")
+def _check_growth(path: Path, n_bytes: int) -> None:
+    """Refuse an archive that grows as no file of counts does; `n_bytes` unpacked so far or in all."""
     packed = max(path.stat().st_size, 1)
     if n_bytes > MOST_BYTES or (n_bytes > BOMB_BYTES and n_bytes > BOMB_RATIO * packed):
         raise _refused(path, f"{packed:,} bytes unpack to more than {n_bytes // 10**6:,} MB")
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if n_bytes > free:
+
+
+def _check_room(path: Path, n_bytes: int, n_files: int) -> None:
+    """Refuse to unpack more files than cells need or more bytes than the temporary folder takes."""
+    if n_files > MOST_FILES:
+        raise _refused(path, f"it holds more than {MOST_FILES:,} files of cells")
+    if n_bytes > shutil.disk_usage(tempfile.gettempdir()).free:
         raise ReadError(
             f"{path.name} unpacks to {n_bytes / 2**30:.1f} GB, more than {tempfile.gettempdir()} has room for. "
             "Set TMPDIR to a folder on a larger disk."

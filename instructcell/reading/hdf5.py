@@ -72,6 +72,8 @@ def read_hdf5(path: Path, *, backed: bool = False, timeout: float | None = 30.0)
                 f"{path.name} is HDF5 but holds {', '.join(sorted(file)[:5]) or 'nothing'}; expected an AnnData "
                 "(X, obs, var), a 10x matrix, a loom or a MuData file. Save the data with adata.write_h5ad."
             )
+        if kind == "tenx":
+            check_memory(path.name, sum(sizes.values()), FEWER_CELLS)
         if kind in READERS:
             adata = READERS[kind](file, notes)
         else:

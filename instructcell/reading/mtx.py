@@ -93,8 +93,7 @@ def read_mtx(matrix: Path) -> tuple[AnnData, list[str]]:
         turned, genes, cells = _orient(trio, (n_rows, n_columns), genes, cells)
         check_memory(matrix.name, n_entries * IN_MEMORY, FEWER_CELLS)
         values = anndata.io.read_mtx(matrix).X
-    values = sp.csr_matrix(values.T if turned else values)
-    with told_as_read_error(matrix.name):
+        values = sp.csr_matrix(values.T if turned else values)
         values.check_format(full_check=True)
     if not turned:
         notes.append("the matrix was stored as cells by genes")
