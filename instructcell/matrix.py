@@ -99,7 +99,11 @@ class Survey:
 
 def matrices(adata: AnnData) -> list[Matrix]:
     """Every matrix of the file that could hold expression: X, raw.X, then the layers."""
-    found = [] if adata.X is None else [Matrix("X", adata.X, adata.var)]
+    try:
+        x = adata.X
+    except KeyError:  # what anndata raises for a file on disk that has no X
+        x = None
+    found = [] if x is None else [Matrix("X", x, adata.var)]
     if adata.raw is not None:
         found.append(Matrix("raw.X", adata.raw.X, adata.raw.var))
     found += [Matrix(f"layers[{name!r}]", adata.layers[name], adata.var) for name in adata.layers]
