@@ -79,7 +79,7 @@ class Evaluation(Bench):
 
 
 def carry_over(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Add what an earlier run measured on the same weights, or (slow tasks) by the same recipe, and this did not."""
+    """Add what an earlier run measured and this one did not: on the same weights, or (slow tasks) by this recipe."""
     path = folder / "evaluation.json"
     if not path.is_file():
         return result
