@@ -224,7 +224,7 @@ def _routing(bench: Bench, kind: Task, asked: list[tuple[CellRecord, str]]) -> d
         request = intents.understand(sentence, router=intents.load_router(), labels=labels, drugs=drugs)
         meant = request.intent in INTENTS[kind]
         if kind == "drug":
-            meant &= request.drug is not None and request.drug.name == record.drug
+            meant &= [mention.drug and mention.drug.name for mention in request.drugs] == [record.drug]
         elif kind in ("generation", "markers"):
             meant &= request.cell_type is not None and request.cell_type.name == record.label
         if request.wavers is not None:
