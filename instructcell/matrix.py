@@ -41,10 +41,12 @@ class Matrix:
 
     def rows(self, rows: ROWS = None) -> sp.csr_matrix:
         """The chosen rows as csr [n, G], in their stored scale; all rows for None."""
-        part = self.values[slice(None) if rows is None else rows]
-        if isinstance(part, np.ndarray) and part.dtype == np.float16:
-            part = part.astype(np.float32)
-        return sp.csr_matrix(part)
+        values, rows = self.values, slice(None) if rows is None else rows
+        if sp.issparse(values) and values.dtype == np.float16:  # scipy cannot take rows of it
+            part = _half_rows(sp.csr_matrix(values), rows)
+        else:
+            part = values[rows]
+        return sp.csr_matrix(part.astype(np.float32) if part.dtype == np.float16 else part)
 
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """(first row, csr rows) from top to bottom."""
@@ -80,6 +82,15 @@ class Survey:
     detected: np.ndarray  # [N] genes above zero
     gene_sd: np.ndarray | None  # [G], where it was asked for
     fingerprints: np.ndarray  # [N] equal for cells of equal values
+
+
+def _half_rows(values: sp.csr_matrix, rows: slice | np.ndarray) -> sp.csr_matrix:
+    """Rows of a float16 matrix in memory, as float32."""
+    chosen = np.arange(values.shape[0])[rows]
+    ends = np.concatenate([[0], np.cumsum(np.diff(values.indptr)[chosen])])
+    at = np.arange(ends[-1]) + np.repeat(values.indptr[chosen] - ends[:-1], np.diff(ends))
+    data = values.data[at].astype(np.float32)
+    return sp.csr_matrix((data, values.indices[at], ends), shape=(chosen.size, values.shape[1]))
 
 
 def matrices(adata: AnnData) -> list[Matrix]:
