@@ -41,8 +41,9 @@ lint: $(STAMP) ## Check style and types
 fix: $(STAMP) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
+# The allocator keeps what it got: batches come and go, and fresh pages cost a tenth of the time.
 train-mini: $(STAMP) ## Train the mini checkpoint (resumes where it stopped)
-	$(BIN)/instructcell train mini $(ARGS)
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/instructcell train mini $(ARGS)
 
 evaluate: $(STAMP) ## Measure the checkpoint on held-out cells
 	$(BIN)/instructcell evaluate $(if $(MODEL),--model "$(MODEL)") $(ARGS)

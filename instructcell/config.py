@@ -24,8 +24,10 @@ class InstructCellConfig(PretrainedConfig):
         Ids of the two special tokens in the tokenizer.
     n_classes
         Leaf classes of the auxiliary read-out from the pooled cell embedding; 0 leaves it out.
-    generation_weight, readout_weight
-        Weights of the pseudo-cell and read-out losses beside the text loss, whose weight is 1.
+    n_signal_classes
+        Kinds of cells that the auxiliary read-out from the state at <SIGNAL> tells apart; 0 leaves it out.
+    generation_weight, readout_weight, signal_weight
+        Weights of the pseudo-cell loss and of the two read-out losses beside the text loss, whose weight is 1.
     label_smoothing
         Of the text loss, in [0, 1).
 
@@ -59,8 +61,10 @@ class InstructCellConfig(PretrainedConfig):
     cell_token_id: int = -1
     signal_token_id: int = -1
     n_classes: int = 0
+    n_signal_classes: int = 0
     generation_weight: float = 1.0
     readout_weight: float = 1.0
+    signal_weight: float = 1.0
     label_smoothing: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:

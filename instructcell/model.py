@@ -39,7 +39,7 @@ class InstructCellOutput(ModelOutput):
     """What a forward pass gives; losses are scalars and absent where the batch held nothing to score.
 
     loss = text_loss + generation_weight x (generation_nll + kl_weight x generation_kl + library_loss)
-           + readout_weight x (readout_loss + signal_loss)
+           + readout_weight x readout_loss + signal_weight x signal_loss
     """
 
     loss: Tensor | None = None
@@ -66,7 +66,27 @@ class InstructCellOutput(ModelOutput):
 class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A language model that reads cells and writes text and pseudo-cells.
 
-    Cells are listed in the order of their places over the flattened batch, signals likewise.
+    Arguments of `forward`; cells are listed in the order of their places over the flattened batch, signals likewise:
+
+    input_ids, attention_mask
+        [B, T]; each cell stands on K consecutive <CELL> positions.
+    counts, measured
+        Cells of the prompts: counts [N, G] >= 0 on a linear scale of any unit, measured [N, G] or [G] bool.
+    labels
+        T5: answer ids [B, L]. Causal: [B, T] aligned with input_ids, -100 on the prompt.
+    signal_counts, signal_measured
+        What the M signals of the answers shall become: raw counts [M, G] and [M, G] or [G] bool.
+    example_weight
+        [B] weights of the rows in the text loss.
+    cell_targets
+        [N, C] bool: the leaf classes a cell may be; a row without any is ignored.
+    signal_targets
+        [M, S] bool: the kind of cells (type, study, condition) that was asked for, so that the state at <SIGNAL> holds
+        it before the decoder needs it.
+    kl_weight
+        Warm-up weight of the decoder's KL term, 0..1.
+    num_items_in_batch
+        Accepted for `Trainer` and ignored: losses are means.
     """
 
     config_class = InstructCellConfig
@@ -87,9 +107,9 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.cell_encoder = CellEncoder(config.encoder_config)
         self.projector = Projector(config.projector_config)
         self.cell_decoder = CellDecoder(config.decoder_config)
-        classes = config.n_classes
+        classes, kinds = config.n_classes, config.n_signal_classes
         self.cell_classifier = nn.Linear(config.encoder_config.n_latent, classes) if classes else None
-        self.signal_classifier = nn.Linear(config.hidden_size, classes) if classes else None
+        self.signal_classifier = nn.Linear(config.hidden_size, kinds) if kinds else None
         self.generation_config = GenerationConfig.from_dict(self.lm.generation_config.to_dict())
         self._keep_own_initialisation()
         self.post_init()
@@ -115,7 +135,8 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         encoder, decoder
             Fields of `CellEncoderConfig` and `CellDecoderConfig` other than those the processor and backbone set.
         settings
-            Further fields of `InstructCellConfig`: n_classes, generation_weight, readout_weight, label_smoothing.
+            Further fields of `InstructCellConfig`: n_classes, n_signal_classes, generation_weight, readout_weight,
+            label_smoothing.
         """
         lm = _load_backbone(backbone, processor)
         width, n_genes = int(lm.config.get_text_config().hidden_size), len(processor.genes)
@@ -161,28 +182,7 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> InstructCellOutput:
-        """Score a batch, or step through generation.
-
-        Parameters
-        ----------
-        input_ids, attention_mask
-            [B, T]; each cell stands on K consecutive <CELL> positions.
-        counts, measured
-            Cells of the prompts: counts [N, G] >= 0 on a linear scale of any unit, measured [N, G] or [G] bool.
-        labels
-            T5: answer ids [B, L]. Causal: [B, T] aligned with input_ids, -100 on the prompt.
-        signal_counts, signal_measured
-            What the M signals of the answers shall become: raw counts [M, G] and [M, G] or [G] bool.
-        example_weight
-            [B] weights of the rows in the text loss.
-        cell_targets
-            [N, C] bool: the leaf classes a cell may be; a row without any is ignored.
-        signal_targets
-            [M, C] bool: the leaf classes that were asked for, so that the state at <SIGNAL> holds the type.
-        kl_weight
-            Warm-up weight of the decoder's KL term, 0..1.
-        num_items_in_batch
-            Accepted for `Trainer` and ignored: losses are means.
+        """Score a batch, or step through generation; the class lists the arguments.
 
         Raises
         ------
@@ -353,10 +353,10 @@ class InstructCellForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _score_signal_readout(self, result: InstructCellOutput, targets: Tensor) -> None:
         if self.signal_classifier is None:
-            raise ValueError("signal_targets were given but this model has no read-out; build it with n_classes > 0")
+            raise ValueError("signal_targets were given but this model has no n_signal_classes; build it with some")
         if result.signal_hidden is not None:
             result.signal_loss = readout_loss(self.signal_classifier(result.signal_hidden.float()), targets)
-            self._add_loss(result, self.config.readout_weight * result.signal_loss)
+            self._add_loss(result, self.config.signal_weight * result.signal_loss)
 
     @staticmethod
     def _add_loss(result: InstructCellOutput, loss: Tensor) -> None:

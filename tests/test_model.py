@@ -198,11 +198,11 @@ def test_the_readout_loss_sums_over_the_allowed_classes():
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(tiny_processor):
     model = tiny.make_model(tiny_processor, n_classes=3)
-    model.config.generation_weight, model.config.readout_weight = 0.5, 2.0
+    model.config.generation_weight, model.config.readout_weight, model.config.signal_weight = 0.5, 2.0, 3.0
     torch.manual_seed(0)
     o = model(**full_batch(tiny_processor), kl_weight=0.1)
     generation = o.generation_nll + 0.1 * o.generation_kl + o.library_loss
-    expected = o.text_loss + 0.5 * generation + 2.0 * (o.readout_loss + o.signal_loss)
+    expected = o.text_loss + 0.5 * generation + 2.0 * o.readout_loss + 3.0 * o.signal_loss
     torch.testing.assert_close(o.loss, expected)
 
 
@@ -211,7 +211,7 @@ def test_targets_without_a_readout_are_refused(tiny_processor):
     for name in ("cell_targets", "signal_targets"):
         targets = {key: batch[key] for key in ("cell_targets", "signal_targets") if key == name}
         plain = {key: value for key, value in batch.items() if not key.endswith("_targets")}
-        with pytest.raises(ValueError, match="n_classes"):
+        with pytest.raises(ValueError, match="n_(signal_)?classes"):
             model(**plain, **targets)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import instructcell
+from instructcell.cells import read
+from instructcell.resources import demo_path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("encoders", "instructcell", "chat_ui", "train")
@@ -143,15 +147,30 @@ def test_the_wheel_holds_all_that_the_product_reads(wheel: Path) -> None:
         assert any(re.fullmatch(needed, name) for name in inside), needed
 
 
-def test_a_wheel_unpacked_elsewhere_answers(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    script = "import instructcell.cli as cli; print(cli.__file__); cli.app(['markers', 'delta cell', '--json'])"
+def test_the_wheel_installed_into_an_empty_environment_answers(wheel: Path, tmp_path: Path) -> None:
+    """Its own console script, entry points and checkpoint; the libraries are lent by the environment of the tests."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python, program = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "instructcell"
+    target = f"--python={python}"
+    pip = [sys.executable, "-m", "pip", target, "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    own = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    (own / "lent.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    where = subprocess.run(
+        [python, "-c", "import instructcell, chat_ui, train; print(instructcell.__file__, chat_ui.__file__)"],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert all(name.startswith(str(own)) for name in where.stdout.split())
+    cells = read(demo_path("pbmc"))[:40].copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
     run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
-    )
-    assert run.stdout.splitlines()[0].startswith(str(tmp_path))
-    assert "SST" in run.stdout
+        [program, "annotate", "cells.h5ad", "-o", "named.h5ad", "--json"],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert json.loads(run.stdout)["n_cells"] == 40
+    assert "instructcell_cell_type" in read(tmp_path / "named.h5ad").obs
+    verbs = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert {"chat", "train", "evaluate"} <= set(verbs.split())
 
 
 def readme_commands(program: str) -> set[str]:

@@ -95,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micro_recipe() -> Recipe:
     """A recipe that reads the made-up files and trains 24 steps."""
     stage = Stage(steps=6, batch_size=8, learning_rate=1e-3)
-    later = dataclasses.replace(stage, steps=2)
+    words = dataclasses.replace(stage, steps=2, tasks={"generation": 0.7, "markers": 0.3})
     gefitinib = DrugEntry("response_gefitinib", "sensitive", "resistant", name="gefitinib")
     return Recipe(
         data=(
@@ -103,7 +103,7 @@ def micro_recipe() -> Recipe:
             DataEntry(BLOOD, hold_out=0.2, weight=0.5),
             DataEntry(LUNG, hold_out={"batch": ["p2"]}, generation=0, drug=(gefitinib,)),
         ),
-        stages=Stages(encoder=stage, instructions=stage, decoder=stage, refine=later, signals=later, cells=later),
+        stages=Stages(encoder=stage, instructions=stage, decoder=stage, words=words),
         output="micro",
         n_genes=120,
         encoder={"n_embeddings": 2, "n_latent": 8, "n_hidden": 16, "dropout": 0.1},
@@ -368,9 +368,9 @@ def test_the_same_index_gives_the_same_example(examples, datasets):
     assert examples[0] != examples[1]
 
 
-def test_a_later_stage_goes_on_where_the_stream_of_examples_stood(examples, datasets):
-    later = InstructionDataset(datasets, micro_recipe(), examples.catalog, length=10, first=40)
-    assert [later[i] for i in range(5)] == [examples[40 + i] for i in range(5)]
+def test_a_stage_has_a_stream_of_examples_of_its_own(examples, datasets):
+    other = InstructionDataset(datasets, micro_recipe(), examples.catalog, length=10, seed=(0, 1))
+    assert all(other[i] != examples[i] for i in range(5))
 
 
 def test_every_task_of_the_recipe_comes_up(examples):
@@ -619,6 +619,7 @@ class TrainedRuns:
 
     plain: Run
     resumed: Run
+    data: Path
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, data: Path, folder: Path, index: int | None) -> None:
@@ -649,12 +650,13 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
         plain = Run(micro_recipe(), data, folder / "plain")
         plain.train()
         stop_at(patch, data, folder / "stopped", index=4 * 8)  # within the instruction stage
+        (folder / "stopped" / "instructions" / "checkpoint-99").mkdir()  # as if killed while saving
         stop_at(patch, data, folder / "stopped", index=None)  # between two stages
         resumed = Run(micro_recipe(), data, folder / "stopped")
         resumed.train()
     finally:
         patch.undo()
-    return TrainedRuns(plain, resumed)
+    return TrainedRuns(plain, resumed, data)
 
 
 def test_a_run_that_was_stopped_twice_ends_with_the_weights_of_an_uninterrupted_one(runs):
@@ -671,9 +673,9 @@ def test_a_resumed_run_keeps_genes_and_tokenizer(runs):
 
 def test_every_task_leaves_its_curve(runs):
     curves = pd.read_json(runs.plain.folder / "curves.jsonl", lines=True)
-    assert list(curves["stage"].unique()) == ["encoder", "instructions", "refine", "signals", "cells", "decoder"]
+    assert list(curves["stage"].unique()) == ["encoder", "words", "instructions", "decoder"]
     last = curves[curves["stage"] == "instructions"].iloc[-1]
-    for name in ("loss", "readout", "nll", "kl", "library", "text/annotation", "text/generation", "text/drug"):
+    for name in ("loss", "readout", "signal", "text/annotation", "text/generation", "text/drug"):
         assert np.isfinite(last[name]), name
 
 
@@ -687,11 +689,16 @@ def test_training_moves_every_part_of_the_model(runs, data, tmp_path):
         assert moved, part
 
 
-def test_in_the_cells_stage_the_language_model_is_frozen_and_the_encoder_learns(runs):
-    before, after = (load_file(runs.plain.folder / stage / "model.safetensors") for stage in ("signals", "cells"))
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert {"cell_encoder", "projector"} <= moved
-    assert not moved & {"lm", "cell_decoder"}
+def test_the_words_stage_teaches_the_language_model_and_leaves_the_cell_modules_alone(runs):
+    fresh = Run(micro_recipe(), runs.data, runs.plain.folder).model.state_dict()
+    encoder = load_file(runs.plain.folder / "encoder" / "model.safetensors")
+    words = load_file(runs.plain.folder / "words" / "model.safetensors")
+    moved = {name.split(".")[0] for name in words if not torch.equal(words[name], fresh[name])}
+    assert {"lm", "signal_classifier"} <= moved
+    assert not moved & {"projector", "cell_decoder"}
+    for name, tensor in words.items():
+        if name.startswith("cell_encoder."):
+            torch.testing.assert_close(tensor, encoder[name.removeprefix("cell_")], rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

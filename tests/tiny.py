@@ -104,6 +104,7 @@ def make_model(
         encoder={"n_latent": 8, "n_hidden": 16, "dropout": 0.0},
         decoder={"n_latent": 4, "n_hidden": 16, "n_components": 2, "dispersion_rank": 2},
         n_classes=n_classes,
+        n_signal_classes=n_classes,
     ).eval()
 
 

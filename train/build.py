@@ -1,4 +1,4 @@
-"""A training run from recipe to checkpoint folder: data, vocabulary, tokenizer, three stages, labels, calibration."""
+"""A training run from recipe to checkpoint folder: data, vocabulary, tokenizer, stages, labels, calibration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from train.collator import (
 )
 from train.datasets import LabelledCells, load_datasets
 from train.instructions import Catalog, corpus, instruction, load_catalog
-from train.recipe import Recipe
+from train.recipe import Recipe, Stage
 from train.trainer import DecoderCollator, DecoderDataset, DecoderStage, EncoderStage, SignalBank, run_stage
 from train.vocabulary import choose_genes
 
@@ -42,6 +42,7 @@ N_CORPUS = 60_000
 N_PHRASINGS = 96  # of each generation request, for the decoder stage
 CANONICAL_SHARE = 0.6  # of these; the tools ask in the canonical phrasing
 MARKERS_PER_LABEL = 40
+STREAMS = {"instructions": 0, "words": 1}  # of examples, told apart by their seed
 
 
 class Run:
@@ -60,44 +61,45 @@ class Run:
         self.model = self._build_model()
 
     def train(self) -> None:
-        """Run the three stages; each resumes where it stopped."""
+        """Run the stages; each resumes where it stopped."""
         stages, seed = self.recipe.stages, self.recipe.seed
         augmentation = self.recipe.augmentation
-        logger.info("stage 1 of 3: cell encoder")
+        logger.info("cell encoder")
         encoder_stage = EncoderStage(self.model.cell_encoder, self.model.cell_classifier)
         cells = CellDataset(self.datasets, seed, stages.encoder.steps * stages.encoder.batch_size)
-        run_stage(
-            "encoder",
-            encoder_stage,
-            stages.encoder,
-            cells,
-            CellCollator(self.datasets, self.targets, augmentation),
-            self.folder,
-            seed=seed,
+        collator: Any = CellCollator(self.datasets, self.targets, augmentation)
+        run_stage("encoder", encoder_stage, stages.encoder, cells, collator, self.folder, seed=seed)
+
+        if stages.words is not None:
+            logger.info("language model on words: requests without cells")
+            texts = self.instructions("words", stages.words)
+            collator = InstructionCollator(self.processor, self.datasets, self.targets, None)
+            run_stage("words", self.model, stages.words, texts, collator, self.folder, seed=seed)
+
+        logger.info("whole model on instructions")
+        examples = self.instructions("instructions", stages.instructions)
+        joint = self.recipe.joint_decoder
+        collator = InstructionCollator(
+            self.processor, self.datasets, self.targets, augmentation, with_signal_counts=joint
         )
+        run_stage("instructions", self.model, stages.instructions, examples, collator, self.folder, seed=seed, kl=joint)
 
-        logger.info("stage 2 of 3: instructions")
-        collator = InstructionCollator(self.processor, self.datasets, self.targets, augmentation)
-        first = 0
-        for name in ("instructions", "refine", "signals", "cells"):
-            stage = getattr(stages, name)
-            if stage is None:
-                continue
-            length = stage.steps * stage.batch_size
-            examples = InstructionDataset(self.datasets, self.recipe, self.catalog, length, stage.tasks, first)
-            for part in (self.model.lm, self.model.cell_decoder):
-                part.requires_grad_(name != "cells")
-            run_stage(name, self.model, stage, examples, collator, self.folder, seed=seed, kl=name == "instructions")
-            first += length
-
-        logger.info("stage 3 of 3: pseudo-cell decoder")
+        logger.info("pseudo-cell decoder")
         bank = SignalBank(self.model, collator, self.generation_requests(examples))
-        self.model.requires_grad_(True)
         self.model.cell_decoder.fit_signal_scale(torch.cat(list(bank.states.values())))
         pairs = DecoderDataset(self.datasets, bank, seed, stages.decoder.steps * stages.decoder.batch_size)
         decoder = DecoderStage(self.model.cell_decoder)
         run_stage(
             "decoder", decoder, stages.decoder, pairs, DecoderCollator(self.datasets), self.folder, seed=seed, kl=True
+        )
+
+    def instructions(self, name: str, stage: Stage) -> InstructionDataset:
+        """The examples of a stage of the whole model; each stage has a stream of its own."""
+        self.model.config.signal_weight = stage.signal_weight
+        seed = (self.recipe.seed, STREAMS[name])
+        length = stage.steps * stage.batch_size
+        return InstructionDataset(
+            self.datasets, self.recipe, self.catalog, length, stage.tasks, seed=seed, batch_size=stage.batch_size
         )
 
     def generation_requests(self, examples: InstructionDataset) -> dict[Any, list[Example]]:
@@ -171,7 +173,7 @@ class Run:
             backbone
             if isinstance(backbone, str)
             else T5Config(
-                feed_forward_proj="gated-gelu",
+                feed_forward_proj="gated-gelu_pytorch_tanh",  # as "gated-gelu", computed by torch in one step
                 tie_word_embeddings=True,
                 **{k: v for k, v in backbone.items() if k != "vocab_size"},
             )
@@ -182,6 +184,7 @@ class Run:
             encoder=self.recipe.encoder,
             decoder=self.recipe.decoder,
             n_classes=len(self.labels),
+            n_signal_classes=len(generation_strata(self.datasets).groups),
             label_smoothing=self.recipe.label_smoothing,
             generation_weight=self.recipe.generation_weight,
         )

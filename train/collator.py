@@ -97,6 +97,15 @@ def generation_strata(datasets: Sequence[LabelledCells]) -> Strata:
     return Strata(groups)
 
 
+def signal_targets(datasets: Sequence[LabelledCells]) -> list[Tensor]:
+    """For each data set [N, S] bool: the kind of cells (data set, type and condition) that a row can be drawn for."""
+    groups = generation_strata(datasets).groups
+    targets = [torch.zeros(len(cells.label), len(groups), dtype=torch.bool) for cells in datasets]
+    for kind, (dataset, _, rows, _) in enumerate(groups):
+        targets[dataset][torch.from_numpy(rows), kind] = True
+    return targets
+
+
 def drug_strata(datasets: Sequence[LabelledCells]) -> Strata:
     """Responses of the training cells: drugs square-root balanced, the two responses equally often."""
     groups = []
@@ -138,8 +147,10 @@ class InstructionDataset(Dataset):
         How many examples there are.
     tasks : dict of str to float, optional
         Shares of the tasks; the recipe's by default.
-    first : int
-        Where in the stream of examples this part of it begins.
+    seed : tuple of int, optional
+        Of the stream of examples; the recipe's by default.
+    batch_size : int, optional
+        Examples of a batch share the most cells a prompt may hold; the instruction stage's by default.
     """
 
     def __init__(
@@ -149,11 +160,13 @@ class InstructionDataset(Dataset):
         catalog: Catalog,
         length: int,
         tasks: dict[str, float] | None = None,
-        first: int = 0,
+        *,
+        seed: tuple[int, ...] | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.datasets, self.recipe, self.catalog, self.length = datasets, recipe, catalog, length
-        self.first = first
-        self.batch_size = recipe.stages.instructions.batch_size
+        self.seed = (recipe.seed,) if seed is None else seed
+        self.batch_size = batch_size or recipe.stages.instructions.batch_size
         self.strata = {
             "annotation": annotation_strata(datasets),
             "generation": generation_strata(datasets),
@@ -170,9 +183,8 @@ class InstructionDataset(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> Example:
-        index += self.first
-        rng = np.random.default_rng((self.recipe.seed, index))
-        text = Random(f"{self.recipe.seed}/{index}")
+        rng = np.random.default_rng((*self.seed, index))
+        text = Random(f"{self.seed}/{index}")
         task = self.tasks[rng.choice(len(self.tasks), p=self.shares / self.shares.sum())]
         if task == "markers":
             rendered = instruction("markers", CellRecord(label=text.choice(self.marked)), text, catalog=self.catalog)
@@ -218,7 +230,7 @@ class InstructionDataset(Dataset):
 
     def _most_cells(self, index: int) -> int:
         """Cells a prompt may hold, one draw for a whole batch: prompts of like length need little padding."""
-        rng = np.random.default_rng((self.recipe.seed, 3, index // self.batch_size))
+        rng = np.random.default_rng((*self.seed, 3, index // self.batch_size))
         return int(rng.choice([1, 4, MAX_CELLS], p=[0.5, 0.3, 0.2]))
 
     def hints(self, dataset: int) -> InstructionSettings:
@@ -273,7 +285,10 @@ class CellTensors:
 
 
 class InstructionCollator:
-    """Examples -> the arguments of the model's forward, and `task` [B] for the curves."""
+    """Examples -> the arguments of the model's forward, and `task` [B] for the curves.
+
+    The state at <SIGNAL> learns which kind of cells was asked for; with `with_signal_counts` the decoder learns along.
+    """
 
     def __init__(
         self,
@@ -281,8 +296,11 @@ class InstructionCollator:
         datasets: Sequence[LabelledCells],
         targets: Sequence[Tensor],
         augmentation: Augmentation | None,
+        *,
+        with_signal_counts: bool = False,
     ) -> None:
-        self.processor, self.targets = processor, targets
+        self.processor, self.targets, self.with_signal_counts = processor, targets, with_signal_counts
+        self.kinds = signal_targets(datasets)
         self.cells, self.signals = CellTensors(datasets, augmentation), CellTensors(datasets, None)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -295,8 +313,9 @@ class InstructionCollator:
             batch["cell_targets"] = torch.stack([self.targets[choice.dataset][choice.row] for choice in choices])
         signals = [choice for e in examples for choice in e.signals]
         if signals:
-            batch["signal_counts"], batch["signal_measured"] = self.signals(signals, [0] * len(signals))
-            batch["signal_targets"] = torch.stack([self.targets[choice.dataset][choice.row] for choice in signals])
+            if self.with_signal_counts:
+                batch["signal_counts"], batch["signal_measured"] = self.signals(signals, [0] * len(signals))
+            batch["signal_targets"] = torch.stack([self.kinds[choice.dataset][choice.row] for choice in signals])
         return batch
 
 

@@ -82,6 +82,8 @@ class Stage:
     encoder_learning_rate: float | None = None
     warmup: float = 0.05  # share of the steps
     tasks: dict[str, float] | None = None  # shares of this stage's batches, where they differ from the recipe's
+    beta2: float = 0.999  # of AdamW
+    signal_weight: float = 1.0  # of the loss at <SIGNAL>, whose gradients are ten times those of the text
     kl_weight: float = 1.0  # of the decoder's latent at the end of its warm-up; above 1 the condition explains more
 
     def __post_init__(self) -> None:
@@ -91,14 +93,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stages:
-    """Encoder with a read-out, then the whole model on instructions, then the pseudo-cell decoder alone."""
+    """Encoder with a read-out, language model on words, the whole model on instructions, the decoder alone."""
 
     encoder: Stage
     instructions: Stage
     decoder: Stage
-    refine: Stage | None = None  # instructions once more, at a lower rate, with the encoder learning along
-    signals: Stage | None = None  # mostly requests for pseudo-cells, so that <SIGNAL> holds what was asked for
-    cells: Stage | None = None  # encoder and projector alone, through the frozen language model
+    words: Stage | None = None  # requests without cells: the language model learns to read names at little cost
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class Recipe:
     decoder: dict[str, Any] = field(default_factory=dict)
     backbone: Any = field(default_factory=dict)  # sizes of a T5 from scratch, or a path or hub id
     label_smoothing: float = 0.0
-    generation_weight: float = 1.0  # of the pseudo-cell loss (per gene) beside the text loss (per token)
+    joint_decoder: bool = False  # the decoder learns along with the instructions, not only in its own stage
+    generation_weight: float = 1.0  # then: of its loss (per gene) beside the text loss (per token)
     augmentation: Augmentation = Augmentation()
     tasks: dict[str, float] = field(default_factory=lambda: {"annotation": 1.0})
 

@@ -1,6 +1,7 @@
-"""Training in three stages, each a resumable run of Hugging Face's `Trainer`.
+"""Training in stages, each a resumable run of Hugging Face's `Trainer`.
 
 encoder       cell encoder + read-out on single cells: what carries across studies
+words         the language model on requests without cells: names in, text and a state at <SIGNAL> that holds the type
 instructions  the whole model on rendered instructions: text, drug response, <SIGNAL>
 decoder       the pseudo-cell decoder alone, on the frozen model's states at <SIGNAL>
 """
@@ -8,6 +9,7 @@ decoder       the pseudo-cell decoder alone, on the frozen model's states at <SI
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_cosine_schedule_with_warmup
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from encoders import CellDecoder, CellEncoder
@@ -31,6 +34,7 @@ from train.recipe import Stage
 KL_WARMUP = 0.3  # share of a stage over which the weight of the decoder's KL term rises to 1
 SAVE_EVERY = 300  # steps
 LOG_EVERY = 50
+QUERY_RATE = 0.125  # T5 does not scale its attention: queries start 1/sqrt(d_kv) as large as keys and step alike
 
 
 class EncoderStage(nn.Module):
@@ -152,7 +156,9 @@ def run_stage(
     if done.exists():
         restore(model, output)
         return
-    optimizer = torch.optim.AdamW(_parameter_groups(model, stage), lr=stage.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, stage), lr=stage.learning_rate, betas=(0.9, stage.beta2), fused=True
+    )
     schedule = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * stage.steps), stage.steps)
     transformers.logging.set_verbosity_error()
     arguments = TrainingArguments(
@@ -180,10 +186,17 @@ def run_stage(
         kl_steps=int(KL_WARMUP * stage.steps) if kl else 0,
         kl_weight=stage.kl_weight,
     )
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(output))
     trainer.save_model(str(output))
     done.touch()
+
+
+def _last_whole_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint of a stage; what was being written when the run was killed is removed."""
+    for folder in output.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE_NAME).is_file():  # written last
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(output)) if output.is_dir() else None
 
 
 def restore(model: nn.Module, output: Path) -> None:
@@ -194,21 +207,19 @@ def restore(model: nn.Module, output: Path) -> None:
 
 
 def _parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not; the encoder may learn at a rate of its own."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = defaultdict(list)
+    """Matrices decay, vectors do not; the encoder may learn at a rate of its own, and T5's queries learn slower."""
+    groups: dict[tuple[bool, float], list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            own_rate = stage.encoder_learning_rate is not None and name.startswith(
-                ("cell_encoder.", "cell_classifier.")
-            )
-            groups[parameter.ndim >= 2, own_rate].append(parameter)
+            rate = stage.learning_rate
+            if stage.encoder_learning_rate is not None and name.startswith(("cell_encoder.", "cell_classifier.")):
+                rate = stage.encoder_learning_rate
+            elif name.endswith(".q.weight"):
+                rate *= QUERY_RATE
+            groups[parameter.ndim >= 2, rate].append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": stage.weight_decay if decays else 0.0,
-            "lr": stage.encoder_learning_rate if own_rate else stage.learning_rate,
-        }
-        for (decays, own_rate), parameters in groups.items()
+        {"params": parameters, "weight_decay": stage.weight_decay if decays else 0.0, "lr": rate}
+        for (decays, rate), parameters in groups.items()
     ]
 
 
