@@ -41,12 +41,14 @@ class Matrix:
 
     def rows(self, rows: ROWS = None) -> sp.csr_matrix:
         """The chosen rows as csr [n, G], in their stored scale; all rows for None."""
-        chosen = slice(None) if rows is None else rows
-        in_memory = isinstance(self.values, np.ndarray | sp.spmatrix | sp.sparray)
-        part = self.values[chosen] if in_memory else self._from_disk(chosen)
-        if isinstance(part, np.ndarray) and part.dtype == np.float16:
-            part = part.astype(np.float32)
-        return sp.csr_matrix(part)
+        values, chosen = self.values, slice(None) if rows is None else rows
+        if sp.issparse(values) and values.dtype == np.float16:  # scipy cannot take rows of it
+            part = _half_rows(sp.csr_matrix(values), chosen)
+        elif isinstance(values, np.ndarray | sp.spmatrix | sp.sparray):
+            part = values[chosen]
+        else:
+            part = self._from_disk(chosen)
+        return sp.csr_matrix(part.astype(np.float32) if part.dtype == np.float16 else part)
 
     def _from_disk(self, rows: slice | np.ndarray) -> Any:
         """Rows of a matrix that was left on disk, where damage shows only now."""
@@ -95,6 +97,15 @@ class Survey:
     detected: np.ndarray  # [N] genes above zero
     gene_sd: np.ndarray | None  # [G], where it was asked for
     fingerprints: np.ndarray  # [N] equal for cells of equal values
+
+
+def _half_rows(values: sp.csr_matrix, rows: slice | np.ndarray) -> sp.csr_matrix:
+    """Rows of a float16 matrix in memory, as float32."""
+    chosen = np.arange(values.shape[0])[rows]
+    ends = np.concatenate([[0], np.cumsum(np.diff(values.indptr)[chosen])])
+    at = np.arange(ends[-1]) + np.repeat(values.indptr[chosen] - ends[:-1], np.diff(ends))
+    data = values.data[at].astype(np.float32)
+    return sp.csr_matrix((data, values.indices[at], ends), shape=(chosen.size, values.shape[1]))
 
 
 def matrices(adata: AnnData) -> list[Matrix]:

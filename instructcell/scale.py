@@ -416,6 +416,8 @@ def _multiples_of_one_umi(linear: np.ndarray, starts: np.ndarray, lengths: np.nd
         solved |= now
         if solved.all():
             break
+    if np.abs(multiples - np.round(multiples)).max() < 10 * WHOLE:
+        return multiples, solved  # the smallest value was exact
     for few in (FEW_UMI, 10 * FEW_UMI):
         whole = np.round(multiples)
         weight = whole * ((multiples <= few) & (np.abs(multiples - whole) < 2 * NEAR))

@@ -160,6 +160,12 @@ def doublets() -> np.ndarray:
     return deep
 
 
+def half() -> sp.csr_matrix:
+    """A sparse matrix of float16, which scipy stores but can hardly use."""
+    values = sp.csr_matrix(lognorm())
+    return sp.csr_matrix((values.data.astype(np.float16), values.indices, values.indptr), shape=values.shape)
+
+
 def estimated() -> np.ndarray:
     """Counts of which a fifth were shared among genes, as kallisto does."""
     matrix = counts().copy()
@@ -207,6 +213,7 @@ SCALES = {
     "CP10k and log1p, float32": of(lognorm, LOGNORM, exact=1.0),
     "CP10k and log1p, float64 dense": of(lambda: lognorm("float64"), LOGNORM, exact=1.0, form="dense"),
     "CP10k and log1p, float16": of(lambda: lognorm("float16"), LOGNORM, exact=0.995, form="dense"),
+    "CP10k and log1p, sparse float16": of(half, LOGNORM, exact=0.995, form="as it is"),
     "CP10k and log1p, csc": of(lognorm, LOGNORM, exact=1.0, form="csc"),
     "CP10k and log1p, three decimals": of(lambda: np.round(lognorm("float64"), 3), LOGNORM, exact=0.995),
     "CP10k and log1p, six digits": of(lambda: np.round(lognorm("float64"), 5), LOGNORM, exact=1.0),
