@@ -33,7 +33,8 @@ def first_look_text(said: str, kind: str, n_read: int, n_sampled: int, names: Se
 def says_of_its_cells(said: str, kind: str, names: Sequence[str]) -> bool:
     """Whether the language model wrote a sentence that names the type the scores give, and no other of `names`."""
     low, kind = said.lower(), kind.lower()
-    if kind not in low or low.rstrip(".") == kind or len(said) > 300:
+    bare = low.rstrip(".") in {kind, *(name.lower() for name in names)}
+    if kind not in low or bare or len(said) > 300:
         return False
     rest = low.replace(kind, " ")
     return not any(name.lower() in rest for name in names if name.lower() not in kind)

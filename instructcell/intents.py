@@ -232,7 +232,8 @@ def understand(
     names = load_name_book()
     types, genes = names.cell_types(text), names.genes(text)
     named_drugs = find_drugs(text, drugs, [(mention.start, mention.end) for mention in (*types, *genes)])
-    taken = [(mention.start, mention.end) for mention in (*types, *named_drugs)]
+    taken = [(mention.start, mention.end) for mention in types]
+    taken += [(mention.start, mention.end) for mention in named_drugs]
     selection, rest = find_selection(text, obs, taken)
     n, library_size, seed = find_numbers(rest)
     request = Request(

@@ -307,7 +307,8 @@ def test_only_the_drugs_of_a_checkpoint_are_known() -> None:
     drugs = DrugSet.default(["PLX4720", "anti-PD1"])
     assert drugs.names == ["PLX4720", "anti-PD1"]
     assert drugs.find("gefitinib") is None
-    assert drugs.find("ipilimumab and nivolumab") is drugs[1]
+    assert drugs.find("ipilimumab and nivolumab") is None
+    assert [mention.drug for mention in drugs.mentions("ipilimumab and nivolumab")] == [None, drugs[1]]
 
 
 def test_drugs_come_back_from_json_as_they_were(tmp_path: Path) -> None:

@@ -384,6 +384,7 @@ def test_a_sentence_that_names_another_type_is_not_passed_on():
     assert not says_of_its_cells("These are T cells.", "B cell", names)
     assert not says_of_its_cells("These are B cells or T cells.", "B cell", names)
     assert not says_of_its_cells("B cell", "B cell", names)
+    assert not says_of_its_cells("memory B cell.", "B cell", names)
 
 
 # ---- understanding
