@@ -41,10 +41,10 @@ LIMITS = """\
 - It knows the labels listed in `labels.json` and no others. A cell type it never met is mostly called by its nearest
   relative; `unknown` only marks low confidence.
 - The sorted PBMC populations overlap (their labels are sorting runs): T-cell subtypes are uncertain, and say so.
-- It calls CD16-positive monocytes CD14-positive ones (see the PBMC rows, where refitted baselines are better).
+- On an unseen islet donor PP, epsilon and quiescent stellate cells are at times taken for their frequent neighbours.
 - Rare labels (fewer than ten training cells, see `n_training_cells`) are weak, in annotation and in generation.
 - Drug response in the lung lines is a property of the line and thus confounded by identity: only HCC827 is sensitive to
-  gefitinib. The melanoma labels belong to patients, of whom there are 13; predictions for new patients are weak evidence.
+  gefitinib. The melanoma labels belong to patients, of whom there are 13; predictions for new patients are no evidence (see the table).
 - Pseudo-cells follow the studies above; genes that a study did not measure are extrapolated from the others.
 - Not for clinical use."""
 
