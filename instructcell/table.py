@@ -154,7 +154,7 @@ def _parse(path: Path, layout: Layout) -> Table:
         index = frame.pop(0) if layout.named_rows else pd.Series(range(frame.index[0], frame.index[-1] + 1))
         names.append(pd.Index(index.astype(str)))
         if numeric is None:
-            numeric = np.array([_mostly_numbers(frame[column]) for column in frame.columns])
+            numeric = np.array([_mostly_numbers(frame[column]) for column in frame.columns], dtype=bool)
         numbers = frame.loc[:, numeric]
         if numeric.any():
             blocks.append(sp.csr_matrix(_values(path, numbers, layout, names[-1]), dtype=np.float32))
@@ -209,7 +209,7 @@ def _numbers(path: Path, column: pd.Series, layout: Layout, rows: pd.Index) -> n
     if wrong.size:
         at, name = int(wrong[0]), layout.columns[int(column.name) - layout.named_rows]
         raise ReadError(
-            f"{path.name} holds {str(column.iloc[at])!r} in row {rows[at]!r}, column {name!r}, "
+            f"{path.name} holds {_short(column.iloc[at])!r} in row {_short(rows[at])!r}, column {_short(name)!r}, "
             "where a number is expected. Export the expression values with a decimal point and without words."
         )
     return parsed.to_numpy(dtype=np.float32)
@@ -224,7 +224,11 @@ def _is_number(text: str) -> bool:
 
 
 def _first(names: pd.Index) -> str:
-    return ", ".join(map(str, names[:3]))
+    return ", ".join(_short(name) for name in names[:3])
+
+
+def _short(name: object) -> str:
+    return str(name) if len(str(name)) <= 60 else f"{str(name)[:60]}..."
 
 
 def _one_line(error: BaseException) -> str:

@@ -230,6 +230,16 @@ def excel_as_csv(folder: Path) -> Path:
     return folder / "c.csv"
 
 
+def csv_of_names_only(folder: Path) -> Path:
+    (folder / "c.csv").write_text('"cell,TP53\na,1\nb,2\n')
+    return folder / "c.csv"
+
+
+def csv_with_a_long_word(folder: Path) -> Path:
+    (folder / "c.csv").write_text(f"cell,TP53\nx,1\ny,{'a' * 5000}\nz,3\n")
+    return folder / "c.csv"
+
+
 def csv_of_one_endless_field(folder: Path) -> Path:
     (folder / "c.csv").write_text("cell,TP53\na," + "9" * 200_000 + "\n")
     return folder / "c.csv"
@@ -238,6 +248,8 @@ def csv_of_one_endless_field(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (csv_of_names_only, "holds no numbers"),
+        (csv_with_a_long_word, "'a{60}...' in row"),
         (utf16_tsv, "text in UTF-16.*Save it again as UTF-8"),
         (excel_as_csv, "Excel workbook"),
         (csv_of_one_endless_field, "field larger than"),
