@@ -156,20 +156,21 @@ def test_the_wheel_installed_into_an_empty_environment_answers(wheel: Path, tmp_
     subprocess.run(pip, check=True, capture_output=True)
     own = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     (own / "lent.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = subprocess.run(
         [python, "-c", "import instructcell, chat_ui, train; print(instructcell.__file__, chat_ui.__file__)"],
-        capture_output=True, text=True, cwd=tmp_path, check=True,
+        capture_output=True, text=True, cwd=tmp_path, check=True, env=bare,
     )  # fmt: skip
     assert all(name.startswith(str(own)) for name in where.stdout.split())
     cells = read(demo_path("pbmc"))[:40].copy()
     cells.write_h5ad(tmp_path / "cells.h5ad")
     run = subprocess.run(
         [program, "annotate", "cells.h5ad", "-o", "named.h5ad", "--json"],
-        capture_output=True, text=True, cwd=tmp_path, check=True,
+        capture_output=True, text=True, cwd=tmp_path, check=True, env=bare,
     )  # fmt: skip
     assert json.loads(run.stdout)["n_cells"] == 40
     assert "instructcell_cell_type" in read(tmp_path / "named.h5ad").obs
-    verbs = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    verbs = subprocess.run([program, "--help"], capture_output=True, text=True, check=True, env=bare).stdout
     assert {"chat", "train", "evaluate"} <= set(verbs.split())
 
 
