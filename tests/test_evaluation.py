@@ -314,6 +314,7 @@ def test_panels_are_measured_against_all_genes(result):
     panels = result["panels"]["files"][ISLETS]["panels"]
     assert set(panels) == {"60 random genes", "30 random genes", "25 marker genes"}
     assert all(panel["refused"] == 0 for panel in panels.values())
+    assert panels["25 marker genes"]["logistic_regression"] > 0.9
 
 
 def test_calibration_pools_the_files_of_a_split(result):

@@ -161,7 +161,8 @@ def _panels(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
     ]
     return [
         "## Small gene panels",
-        "The same cells with fewer genes: accuracy, and in brackets its share of the accuracy with all genes.",
+        "The same cells with fewer genes: accuracy, in brackets its share of the accuracy with all genes, and behind it the accuracy "
+        "of logistic regression refitted to the panel.",
         "\n".join([*head, *rows, f"| **mean share** | | | | {mean} |"]),
         _picture("panels", drawn, "Accuracy with fewer genes"),
     ]
@@ -355,7 +356,10 @@ def _picture(name: str, drawn: dict[str, str], title: str) -> str:
 
 
 def _panel(found: dict[str, Any] | None) -> str:
-    return f"{found['accuracy']:.3f} ({found['relative']:.3f})" if found else ""
+    if not found:
+        return ""
+    fitted = found["logistic_regression"]
+    return f"{found['accuracy']:.3f} ({found['relative']:.3f})" + (f"; {fitted:.3f}" if fitted is not None else "")
 
 
 def _signed(figure: dict[str, float]) -> str:

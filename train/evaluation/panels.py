@@ -1,4 +1,7 @@
-"""What remains of the accuracy when a file has measured few genes: random panels and marker genes of its types."""
+"""What remains of the accuracy when a file has measured few genes: random panels and marker genes of its types.
+
+Beside it stands logistic regression refitted to every panel: what the panel's genes can tell at all.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from instructcell import tools
 from instructcell.doctor import inspect
 from instructcell.errors import InstructCellError
 from instructcell.retrieval import markers
+from train import baselines, metrics
+from train.evaluation.annotation import training_cells
 from train.evaluation.bench import Bench
 from train.evaluation.tasks import PanelTask, Target
 
@@ -36,25 +41,45 @@ def _panels_of(bench: Bench, task: PanelTask, target: Target) -> dict[str, Any]:
     n_genes = bench.file(target.file).n_vars
     full = _accuracy(bench, target, rows, truth, None)
     result: dict[str, Any] = {"cells": len(rows), "genes": n_genes, "full": round(float(full or 0.0), 4), "panels": {}}
-    for size in task.random:
-        if size < n_genes:
-            draws = [np.sort(rng.permutation(n_genes)[:size]) for _ in range(task.draws)]
-            _add(result, f"{size} random genes", [_accuracy(bench, target, rows, truth, genes) for genes in draws])
+    panels = {
+        f"{size} random genes": [np.sort(rng.permutation(n_genes)[:size]) for _ in range(task.draws)]
+        for size in task.random
+        if size < n_genes
+    }
     chosen = marker_columns(bench, target, truth, task.markers)
     if len(chosen):
-        _add(result, f"{task.markers} marker genes", [_accuracy(bench, target, rows, truth, chosen)])
+        panels[f"{task.markers} marker genes"] = [chosen]
+    for name, draws in panels.items():
+        found = [_accuracy(bench, target, rows, truth, genes) for genes in draws]
+        values = [value or 0.0 for value in found]  # a panel that the reader refuses has no right answer
+        result["panels"][name] = {
+            "accuracy": round(float(np.mean(values)), 4),
+            "spread": round(float(np.std(values)), 4),
+            "relative": round(float(np.mean(values)) / max(result["full"], 1e-9), 4),
+            "refused": sum(value is None for value in found),
+            "logistic_regression": _refitted(bench, target, rows, truth, draws),
+        }
     return result
 
 
-def _add(result: dict[str, Any], name: str, accuracies: list[float | None]) -> None:
-    """A panel that is refused by the reader counts as no right answer at all, and is counted."""
-    values = [value or 0.0 for value in accuracies]
-    result["panels"][name] = {
-        "accuracy": round(float(np.mean(values)), 4),
-        "spread": round(float(np.std(values)), 4),
-        "relative": round(float(np.mean(values)) / max(result["full"], 1e-9), 4),
-        "refused": sum(value is None for value in accuracies),
-    }
+def _refitted(
+    bench: Bench, target: Target, rows: np.ndarray, truth: np.ndarray, draws: list[np.ndarray]
+) -> float | None:
+    """Mean accuracy of logistic regression refitted on the panels' genes among ours; None with one label."""
+    counts, labels, shared = training_cells(bench, target)
+    if len(np.unique(labels)) < 2:
+        return None
+    symbols = inspect(bench.file(target.file)).gene_symbols
+    place = {gene: j for j, gene in enumerate(bench.checkpoint.processor.genes)}
+    accuracies = []
+    for genes in draws:
+        ours = sorted({place[symbols[j]] for j in genes if symbols[j] in place and shared[place[symbols[j]]]})
+        known, unseen = (
+            metrics.log_normalise(matrix[:, ours]) for matrix in (counts, bench.datasets[target.file].counts[rows])
+        )
+        said = baselines.logistic_regression().fit(known, labels).predict(unseen)
+        accuracies.append(metrics.accuracy(truth, said))
+    return round(float(np.mean(accuracies)), 4)
 
 
 def _accuracy(

@@ -17,6 +17,8 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": INK,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "instructcell",
 }
@@ -113,8 +115,8 @@ def panels(found: Mapping[str, Any]) -> Figure:
     figure, axes = _figure(5.2, 2.8)
     for (file, row), marker in zip(found["files"].items(), "osD^vP*X", strict=False):
         values = [row["panels"].get(name, {}).get("relative", np.nan) for name in names]
-        axes.plot(range(len(names)), values, marker + "-", ms=4, lw=0.8, label=file)
-    axes.plot(range(len(names)), list(found["relative"].values()), color=INK, lw=2, label="mean")
+        axes.plot(range(len(names)), values, marker, ms=5, mfc="none", label=file)
+    axes.plot(range(len(names)), list(found["relative"].values()), "_", color=INK, ms=26, mew=2, label="mean")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("accuracy relative to all genes")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -134,6 +136,8 @@ def gene_curves(name: str, found: Mapping[str, Any]) -> Figure:
         mean = [point["mean"] for point in curve]
         left.semilogx(mean, [p["zero_fraction"] for p in curve], style, color=colour, ms=3, lw=0.9, label=label)
         right.loglog(mean, [p["variance"] for p in curve], style, color=colour, ms=3, lw=0.9)
+    for axes in (left, right):
+        axes.minorticks_off()
     left.set(xlabel="mean count of the genes", ylabel="zero fraction", title=name)
     right.set(xlabel="mean count of the genes", ylabel="variance")
     left.legend(frameon=False, loc="lower left")
@@ -198,5 +202,5 @@ def _rows(axes: Axes, names: Sequence[str], what: str) -> None:
     axes.grid(axis="x", color=PALE, lw=0.3)
 
 
-def _cut(name: str, longest: int = 26) -> str:
+def _cut(name: str, longest: int = 48) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
