@@ -107,7 +107,8 @@ def coverage_text(report: DatasetReport, title: str = "What this rests on") -> s
     if report.scale != "counts":
         how = "counts were recovered from it" if report.counts_recovered else "read on its own scale"
         lines.append(f"The matrix ({quoted(report.matrix)}) is {report.scale}, not counts; {how}.")
-    lines += [warning if warning.endswith((".", "!")) else f"{warning}." for warning in map(str, report.warnings)]
+    warnings = [f"{warning[:1].upper()}{warning[1:]}" for warning in map(str, report.warnings)]
+    lines += [warning if warning.endswith((".", "!")) else f"{warning}." for warning in warnings]
     return f"\n**{title}.** {' '.join(lines)}\n"
 
 

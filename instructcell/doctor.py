@@ -447,7 +447,7 @@ def _gene_warnings(report: DatasetReport, resolved: ResolvedGenes) -> list[str]:
     if report.n_duplicate_genes:
         notes.append(f"{report.n_duplicate_genes:,} gene names repeat an earlier one; their counts are summed")
     elif report.n_merged_genes:
-        notes.append(f"names of a gene that is there already: {report.n_merged_genes:,}; their counts are summed")
+        notes.append(f"{report.n_merged_genes:,} gene names mean a gene that is there already; their counts are summed")
     known = float(report.evidence["known_genes_counts_share"]) + report.left_out_share
     if known < LOW:
         notes.append(

@@ -434,7 +434,7 @@ GENES = {
     "repeated symbols that were numbered": Case(
         lambda: twice(50, suffix="-1"),
         RAW | {"n_merged_genes": 50},
-        says=("names of a gene that is there already: 50",),
+        says=("50 gene names mean a gene that is there already",),
     ),
     "two names of one gene": Case(
         lambda: make(np.hstack([counts(), counts()[:, :1]]), [*symbols(), f"{names('ensembl_id')[0]}.3"]),
