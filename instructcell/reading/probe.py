@@ -18,7 +18,7 @@ from typing import Any
 NO_H5PY = 3  # exit code: this Python has no h5py, so nothing was looked at
 READ_WHOLE = 32 * 2**20  # bytes of a dataset that is read whole
 READ_IN_ALL = 64 * 2**20  # bytes read whole, all datasets together
-MAY_BE_SPARSE = 2**28  # bytes a dataset may declare without having written them
+MAY_BE_SPARSE = 2**26  # bytes a dataset may declare without having written them
 PLACES = 6  # read of a large dataset
 LARGEST_CHUNK = 2**28  # bytes; what lies in larger chunks is left to the program that has more memory
 MOST_OBJECTS, DEEPEST = 100_000, 64
