@@ -230,6 +230,7 @@ class Report:
             "slowest_seconds": self.slowest,
             "largest_megabytes": self.largest,
             "machine": {"python": platform.python_version(), "cpus": os.cpu_count(), "hdf5": h5py.version.hdf5_version},
+            "slowest": [asdict(o) for o in sorted(self.outcomes, key=lambda o: -o.seconds)[:5]],
             "by_damage": rows,
             "failures": [asdict(outcome) for outcome in self.failures],
         }

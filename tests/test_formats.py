@@ -204,6 +204,16 @@ def test_a_matrix_on_disk_whose_pointers_do_not_fit_is_refused(cells, tmp_path):
         read(tmp_path / "c.h5ad", backed=True)
 
 
+@pytest.mark.parametrize("shape", [(N_CELLS, 3), (N_CELLS + 1,), ()])
+def test_a_column_that_does_not_fit_its_table_is_named(cells, tmp_path, shape):
+    cells.write_h5ad(tmp_path / "c.h5ad")
+    with h5py.File(tmp_path / "c.h5ad", "a") as file:
+        del file["obs/donor/codes"]
+        file["obs/donor/codes"] = np.zeros(shape, dtype=np.int8)
+    with pytest.raises(ReadError, match="column 'donor' of /obs does not fit"):
+        read(tmp_path / "c.h5ad")
+
+
 def test_damage_that_shows_only_in_the_rows_is_a_sentence(cells, tmp_path):
     cells.write_h5ad(tmp_path / "c.h5ad")
     with h5py.File(tmp_path / "c.h5ad", "a") as file:

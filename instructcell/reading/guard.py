@@ -22,7 +22,7 @@ from instructcell.errors import ReadError
 from instructcell.reading import probe
 
 PROBE_MEMORY = 3 * 2**29  # address space: 1.5 GB
-PROBE_SECONDS = 10
+PROBE_SECONDS = 5  # a usual file takes less than half a second
 LITTLE_WORK = 2.0  # seconds of processor time
 MOST_PATIENCE = 10  # times `timeout`
 SPARE_MEMORY = 2**28  # left to the rest of the program

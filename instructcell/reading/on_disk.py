@@ -25,6 +25,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from instructcell.errors import ReadError
 
 CSC_IN_MEMORY = 2**29  # bytes of values and indices
+LONG_PARTS = ("codes", "values", "mask")  # of a column with categories or missing values: one for each row
 BLOCK_ENTRIES = 8_000_000  # stored values turned at a time: about 250 MB with everything around them
 
 
@@ -46,6 +47,9 @@ def read_group(group: Any, *, backed: bool) -> tuple[AnnData, list[str]]:
     notes: list[str] = []
     if not {"obs", "var"} <= set(group):
         raise ValueError("it has no table of cells (obs) or none of genes (var)")
+    for table in ("obs", "var", "raw/var"):
+        if table in group:
+            _check_table(group[table])
 
     def matrix(item: Any) -> Any:
         return _open_matrix(item, notes) if backed else read_elem(item)
@@ -74,6 +78,17 @@ def read_old(path: Path, *, backed: bool) -> tuple[AnnData, list[str]]:
         raw = {"X": _readable_by_row(old.raw.X, notes), "var": old.raw.var, "varm": dict(old.raw.varm)}
     parts = {key: dict(getattr(old, key)) for key in ("obsm", "varm", "obsp", "varp", "layers", "uns")}
     return AnnData(_readable_by_row(old.X, notes), obs=old.obs, var=old.var, raw=raw, **parts), notes
+
+
+def _check_table(table: Any) -> None:
+    """Columns of obs or var must be as long as its index: pandas takes one of two dimensions value by value."""
+    index = table[table.attrs["_index"]]
+    n_rows = (index if hasattr(index, "shape") else index["values"]).shape
+    for name in table:
+        column = table[name]
+        parts = [column] if hasattr(column, "shape") else [column[key] for key in LONG_PARTS if key in column]
+        if len(n_rows) != 1 or any(part.shape != n_rows for part in parts):
+            raise ValueError(f"the column {name!r} of {table.name} does not fit the index of its table")
 
 
 def _open_matrix(item: Any, notes: list[str]) -> Any:

@@ -18,8 +18,9 @@ from typing import Any
 NO_H5PY = 3  # exit code: this Python has no h5py, so nothing was looked at
 READ_WHOLE = 32 * 2**20  # bytes of a dataset that is read whole
 READ_IN_ALL = 64 * 2**20  # bytes read whole, all datasets together
-MAY_BE_SPARSE = 2**28  # bytes a dataset may declare without having written them
-PLACES = 6  # read of a large dataset
+MAY_BE_SPARSE = 2**26  # bytes a dataset may declare without having written them
+PLACES, READ_AT_A_PLACE = 6, 4 * 2**20  # of a large dataset
+TEXT_BYTES = 256  # what a text costs, in bytes of numbers
 LARGEST_CHUNK = 2**28  # bytes; what lies in larger chunks is left to the program that has more memory
 MOST_OBJECTS, DEEPEST = 100_000, 64
 
@@ -93,7 +94,7 @@ def walk(file: Any, h5py: Any) -> dict[str, int]:
 
 
 def look(dataset: Any, h5py: Any, left: int) -> tuple[int, int]:
-    """Check one dataset; (bytes it takes in memory, bytes read whole)."""
+    """Check one dataset; (bytes it takes in memory, what reading it whole cost)."""
     if dataset.external or dataset.is_virtual:
         raise FaultError(f"{dataset.name} keeps its values in another file")
     if dataset.shape is None:
@@ -104,13 +105,14 @@ def look(dataset: Any, h5py: Any, left: int) -> tuple[int, int]:
         check_written(dataset, size)
     if dataset.chunks is not None and size > READ_WHOLE:
         check_chunks(dataset)
-    if size <= min(READ_WHOLE, left):
+    effort = size if dataset.dtype.kind != "O" else size // dataset.dtype.itemsize * TEXT_BYTES
+    if effort <= min(READ_WHOLE, left):
         dataset[()]
-        return size, size
+        return size, effort
     if dataset.chunks is not None and prod(dataset.chunks) * dataset.dtype.itemsize > LARGEST_CHUNK:
         return size, 0
     rows = max(int(dataset.chunks[0]) if dataset.chunks else 1, 1)
-    rows = max(min(rows, READ_WHOLE // max(size // dataset.shape[0], 1)), 1)
+    rows = max(min(rows, READ_AT_A_PLACE // max(effort // dataset.shape[0], 1)), 1)
     for place in range(PLACES):
         start = (dataset.shape[0] - rows) * place // (PLACES - 1)
         dataset[max(start, 0) : max(start, 0) + rows]
