@@ -141,10 +141,13 @@ def test_large_datasets_are_looked_at_in_places(tmp_path, monkeypatch, capsys):
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file.create_dataset("X", data=np.arange(100_000), chunks=(1000,), compression="gzip")
         file["Y"] = np.zeros((1000, 100))
-    monkeypatch.setattr(probe, "READ_WHOLE", 1000)
+        file["names"] = np.array(["a", "b"] * 100, dtype=h5py.string_dtype())
+        file["one"], file["none"], file["nothing"] = "word", np.zeros(0), h5py.Empty("f4")
+    monkeypatch.setattr(probe, "READ_IN_ALL", 0)
     monkeypatch.setattr(probe, "limit", lambda *_: None)
     assert probe.main(str(tmp_path / "c.h5"), 0, 0) == 0
-    assert json.loads(capsys.readouterr().out) == {"sizes": {"/X": 800_000, "/Y": 800_000}}
+    sizes = {"/X": 800_000, "/Y": 800_000, "/names": 1600, "/one": 8, "/none": 0, "/nothing": 0}
+    assert json.loads(capsys.readouterr().out) == {"sizes": sizes}
 
 
 def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(whole, monkeypatch):

@@ -26,7 +26,7 @@ from instructcell.errors import ReadError
 
 CSC_IN_MEMORY = 2**29  # bytes of values and indices
 LONG_PARTS = ("codes", "values", "mask")  # of a column with categories or missing values: one for each row
-BLOCK_ENTRIES = 8_000_000  # stored values turned at a time: about 250 MB with everything around them
+BLOCK_ENTRIES = 4_000_000  # stored values turned at a time: about 350 MB with everything around them
 
 
 def read_group(group: Any, *, backed: bool) -> tuple[AnnData, list[str]]:
@@ -126,7 +126,7 @@ def _turned_on_disk(stored: Any, pointers: np.ndarray, shape: tuple[int, int]) -
     """A temporary CSR of a CSC on disk, in two passes over it and one over what they wrote.
 
     The first pass counts the entries of each row. The second hands every entry to the band of rows it belongs to, each
-    band a stretch of one temporary array; a band is small enough to be sorted by row in memory.
+    band a temporary file of entries, small enough to be sorted by row in memory.
     """
     n_stored, n_rows = int(pointers[-1]), shape[0]
     _check_disk(n_stored * (stored["data"].dtype.itemsize + 8) * 2)
@@ -139,13 +139,11 @@ def _turned_on_disk(stored: Any, pointers: np.ndarray, shape: tuple[int, int]) -
     folder = Path(tempfile.mkdtemp(prefix="instructcell-"))
     try:
         bands = _bands(row_pointers)
-        entries = _hand_out(stored, pointers, row_pointers, bands, folder)
-        turned = _write_csr(entries, row_pointers, bands, shape, folder)
+        _hand_out(_column_blocks(stored, pointers), bands, stored["data"].dtype, folder)
+        turned = _write_csr(row_pointers, bands, shape, stored["data"].dtype, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    for path in folder.glob("*.entries"):
-        path.unlink()
     weakref.finalize(turned, shutil.rmtree, folder, ignore_errors=True)
     return turned
 
@@ -170,49 +168,49 @@ def _bands(row_pointers: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([[0], first, [len(row_pointers) - 1]]))
 
 
+def _entry(value: np.dtype) -> np.dtype:
+    return np.dtype([("row", np.int32), ("column", np.int32), ("value", value)])
+
+
 def _hand_out(
-    stored: Any, pointers: np.ndarray, row_pointers: np.ndarray, bands: np.ndarray, folder: Path
-) -> dict[str, np.memmap]:
-    """All entries in temporary arrays, those of a band together and within it in the order of the columns."""
-    n_stored = int(pointers[-1])
-    kinds = {"row": np.dtype(np.int32), "column": np.dtype(np.int32), "value": stored["data"].dtype}
-    entries = {
-        key: np.memmap(folder / f"{key}.entries", dtype=kind, mode="w+", shape=(n_stored,))
-        for key, kind in kinds.items()
-    }
-    free = row_pointers[bands[:-1]].copy()  # where the next entry of a band goes
-    for columns, rows, values in _column_blocks(stored, pointers):
-        band = np.searchsorted(bands, rows, side="right") - 1
+    blocks: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], bands: np.ndarray, value: np.dtype, folder: Path
+) -> None:
+    """Append every entry to the file of its band; within a file they stay in the order of the columns."""
+    for columns, rows, values in blocks:
+        band = (np.searchsorted(bands, rows, side="right") - 1).astype(np.int32)
         order = np.argsort(band, kind="stable")
-        ends = np.cumsum(np.bincount(band, minlength=len(free)))
+        entries = np.empty(len(order), dtype=_entry(value))
+        entries["row"], entries["column"], entries["value"] = rows[order], columns[order], values[order]
+        ends = np.cumsum(np.bincount(band, minlength=len(bands) - 1))
         for i, (start, end) in enumerate(zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)):
-            chosen, here = order[start:end], slice(free[i], free[i] + end - start)
-            entries["row"][here], entries["column"][here] = rows[chosen], columns[chosen]
-            entries["value"][here] = values[chosen]
-            free[i] += end - start
-    return entries
+            if end > start:
+                with (folder / f"{i}.band").open("ab") as file:
+                    entries[start:end].tofile(file)
 
 
 def _write_csr(
-    entries: dict[str, np.memmap], row_pointers: np.ndarray, bands: np.ndarray, shape: tuple[int, int], folder: Path
+    row_pointers: np.ndarray, bands: np.ndarray, shape: tuple[int, int], value: np.dtype, folder: Path
 ) -> Any:
     """Sort each band by row and append it to a CSR file; returns it as anndata's sparse dataset."""
-    n_stored, n_columns = int(row_pointers[-1]), shape[1]
-    file = h5py.File(folder / "rows.h5", "w")
-    write_elem(file, "X", sp.csr_matrix((0, n_columns), dtype=entries["value"].dtype))
-    group = file["X"]
-    group.attrs["shape"] = np.array(shape)
-    for key, kind in (("data", entries["value"].dtype), ("indices", np.dtype(np.int32))):
-        del group[key]
-        group.create_dataset(key, shape=(n_stored,), dtype=kind, chunks=(max(min(n_stored, 2**17), 1),))
-    del group["indptr"]
-    group["indptr"] = row_pointers
-    for first, last in zip(bands[:-1], bands[1:], strict=True):
-        here = slice(int(row_pointers[first]), int(row_pointers[last]))
-        order = np.argsort(entries["row"][here], kind="stable")  # columns stay ascending within a row
-        group["indices"][here] = entries["column"][here][order]
-        group["data"][here] = entries["value"][here][order]
-    file.close()
+    n_stored = int(row_pointers[-1])
+    with h5py.File(folder / "rows.h5", "w") as file:
+        write_elem(file, "X", sp.csr_matrix((0, shape[1]), dtype=value))
+        group = file["X"]
+        group.attrs["shape"] = np.array(shape)
+        for key, kind in (("data", value), ("indices", np.dtype(np.int32))):
+            del group[key]
+            group.create_dataset(key, shape=(n_stored,), dtype=kind, chunks=(max(min(n_stored, 2**17), 1),))
+        del group["indptr"]
+        group["indptr"] = row_pointers
+        for i, (first, last) in enumerate(zip(bands[:-1], bands[1:], strict=True)):
+            path, here = folder / f"{i}.band", slice(int(row_pointers[first]), int(row_pointers[last]))
+            if not path.exists():  # rows without anything
+                continue
+            entries = np.fromfile(path, dtype=_entry(value))
+            path.unlink()
+            order = np.argsort(entries["row"], kind="stable")  # columns stay ascending within a row
+            group["indices"][here] = entries["column"][order]
+            group["data"][here] = entries["value"][order]
     return sparse_dataset(h5py.File(folder / "rows.h5", "r")["X"])
 
 
