@@ -154,11 +154,11 @@ def _parse(path: Path, layout: Layout) -> Table:
         index = frame.pop(0) if layout.named_rows else pd.Series(range(frame.index[0], frame.index[-1] + 1))
         names.append(pd.Index(index.astype(str)))
         if numeric is None:
-            numeric = np.array([_mostly_numbers(frame[column]) for column in frame.columns], dtype=bool)
+            numeric = np.array([d.kind in "fiu" or _mostly_numbers(frame[c]) for c, d in frame.dtypes.items()], bool)
         numbers = frame.loc[:, numeric]
         if numeric.any():
             blocks.append(sp.csr_matrix(_values(path, numbers, layout, names[-1]), dtype=np.float32))
-        check_memory(path.name, int(frame.memory_usage().sum()), FEWER_CELLS)  # there is room for another block
+        check_memory(path.name, 8 * frame.size, FEWER_CELLS)  # there is room for another block
         words.append(frame.loc[:, ~numeric].astype(str))
     if numeric is None or not numeric.any():
         raise ReadError(f"{path.name} holds no numbers; expected cells by genes. Export the expression values.")
@@ -188,8 +188,6 @@ def _frames(path: Path, layout: Layout, n_columns: int) -> Iterator[pd.DataFrame
 
 
 def _mostly_numbers(column: pd.Series) -> bool:
-    if column.dtype.kind in "fiu":
-        return True
     return bool(pd.to_numeric(column, errors="coerce").notna().mean() >= 0.5)
 
 

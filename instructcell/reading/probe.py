@@ -106,7 +106,7 @@ def look(dataset: Any, h5py: Any, left: int) -> tuple[int, int]:
     if dataset.chunks is not None and size > READ_WHOLE:
         check_chunks(dataset)
     effort = size if dataset.dtype.kind != "O" else size // dataset.dtype.itemsize * TEXT_BYTES
-    if effort <= min(READ_WHOLE, left) or not dataset.shape:
+    if effort <= min(READ_WHOLE, left) or not dataset.shape or not size:
         dataset[()]
         return size, effort
     if dataset.chunks is not None and prod(dataset.chunks) * dataset.dtype.itemsize > LARGEST_CHUNK:
