@@ -52,7 +52,7 @@ def write_sources(folder: Path) -> None:
     plain.write_h5ad(folder / "dense.h5ad", compression="lzf")
     plain.to_df().to_csv(folder / "cells.csv")
     plain.to_df().T.to_csv(folder / "genes.tsv.csv", sep="\t")
-    (folder / "cells.csv.gz").write_bytes(gzip.compress((folder / "cells.csv").read_bytes()))
+    (folder / "cells.csv.gz").write_bytes(gzip.compress((folder / "cells.csv").read_bytes(), mtime=0))
     trio = folder / "mtx"
     trio.mkdir()
     scipy.io.mmwrite(trio / "matrix.mtx", sp.coo_matrix(plain.X.T.astype(int)))
@@ -62,7 +62,7 @@ def write_sources(folder: Path) -> None:
     packed = folder / "mtx.gz"
     packed.mkdir()
     for path in trio.iterdir():
-        (packed / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        (packed / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
 
 
 class Tripwire:
@@ -346,7 +346,7 @@ def edit_lines(change: Callable[[list[bytes], np.random.Generator], list[bytes]]
         zipped = path.suffix == ".gz"
         content = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
         content = b"\n".join(change(content.split(b"\n"), rng))
-        path.write_bytes(gzip.compress(content) if zipped else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
 
     mutate.__name__ = change.__name__
     return mutate
