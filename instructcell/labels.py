@@ -215,6 +215,12 @@ class CellOntology:
         return names, synonyms, bags
 
 
+def is_narrower(narrow: Label, broad: Label) -> bool:
+    """Whether a label is a narrower type of another; a label finer than its ontology term covers nothing but itself."""
+    ontology = load_ontology()
+    return broad.id != narrow.id and ontology.name(broad.id) == broad.name and ontology.is_a(narrow.id, broad.id)
+
+
 @lru_cache(maxsize=1)
 def load_ontology() -> CellOntology:
     """The shipped Cell Ontology, read once."""

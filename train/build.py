@@ -18,7 +18,7 @@ from transformers import T5Config
 from instructcell.checkpoint import save_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.genes import load_gene_table
-from instructcell.labels import Label, LabelSet, load_ontology
+from instructcell.labels import Label, LabelSet, is_narrower
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, Prompt, build_tokenizer
 from instructcell.readout import LabelReadout
@@ -73,11 +73,13 @@ class Run:
 
         if stages.words is not None:
             logger.info("language model on words: requests without cells")
+            self.model.config.signal_weight = stages.words.signal_weight
             texts = self.instructions("words", stages.words)
             collator = InstructionCollator(self.processor, self.datasets, self.targets, None)
             run_stage("words", self.model, stages.words, texts, collator, self.folder, seed=seed)
 
         logger.info("whole model on instructions")
+        self.model.config.signal_weight = stages.instructions.signal_weight
         examples = self.instructions("instructions", stages.instructions)
         joint = self.recipe.joint_decoder
         collator = InstructionCollator(
@@ -96,7 +98,6 @@ class Run:
 
     def instructions(self, name: str, stage: Stage) -> InstructionDataset:
         """The examples of a stage of the whole model; each stage has a stream of its own."""
-        self.model.config.signal_weight = stage.signal_weight
         seed = (self.recipe.seed, STREAMS[name])
         length = stage.steps * stage.batch_size
         return InstructionDataset(
@@ -258,14 +259,8 @@ def cell_targets(datasets: Sequence[LabelledCells], labels: LabelSet) -> list[Te
 
 
 def _narrower(labels: LabelSet) -> Tensor:
-    """[C, C] bool: the second label is a narrower type of the first; a label finer than its term has none."""
-    ontology = load_ontology()
-    table = torch.zeros(len(labels), len(labels), dtype=torch.bool)
-    for i, broad in enumerate(labels):
-        if ontology.name(broad.id) == broad.name:
-            for j, narrow in enumerate(labels):
-                table[i, j] = broad.id != narrow.id and ontology.is_a(narrow.id, broad.id)
-    return table
+    """[C, C] bool: the second label is a narrower type of the first."""
+    return torch.tensor([[is_narrower(narrow, broad) for narrow in labels] for broad in labels])
 
 
 def label_markers(ids: set[str]) -> set[str]:

@@ -16,7 +16,7 @@ from anndata import AnnData
 from instructcell import tools
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
-from instructcell.labels import load_ontology
+from instructcell.labels import is_narrower
 from train.datasets import LabelledCells, load_dataset
 from train.evaluation.splits import refuse_leaks, tested_rows
 from train.evaluation.tasks import Target
@@ -131,7 +131,4 @@ class Bench:
         if answer == truth:
             return True
         broad, narrow = self.checkpoint.labels.find(truth), self.checkpoint.labels.find(answer)
-        ontology = load_ontology()
-        if narrow is None or broad is None or broad.id == narrow.id or ontology.name(broad.id) != broad.name:
-            return False
-        return ontology.is_a(narrow.id, broad.id)
+        return narrow is not None and broad is not None and is_narrower(narrow, broad)
