@@ -6,6 +6,7 @@ A leaf package: it knows nothing of text, AnnData or files, and imports nothing 
 from encoders.config import CellDecoderConfig, CellEncoderConfig, ProjectorConfig
 from encoders.decoder import CellDecoder, DecoderLoss
 from encoders.expression import CellEncoder, SparseCellEncoder, normalise_expression
+from encoders.profiles import ProfileLikelihood
 from encoders.projector import Projector
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CellEncoder",
     "CellEncoderConfig",
     "DecoderLoss",
+    "ProfileLikelihood",
     "Projector",
     "ProjectorConfig",
     "SparseCellEncoder",

@@ -22,9 +22,12 @@ class CellEncoderConfig:
     n_hidden: int = 256
     n_blocks: int = 1
     dropout: float = 0.1
+    n_profiles: int = 0  # reference profiles that a cell is compared with
 
     def __post_init__(self) -> None:
         _require_positive(self, "n_genes", "n_embeddings", "n_latent", "n_hidden")
+        if self.n_profiles < 0:
+            raise ValueError(f"CellEncoderConfig.n_profiles must be at least 0, got {self.n_profiles}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"CellEncoderConfig.dropout must be in [0, 1), got {self.dropout}")
 

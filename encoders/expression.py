@@ -1,7 +1,8 @@
 """The expression encoder: counts of the measured genes -> K embeddings per cell.
 
 Written to carry across studies: only relative expression over the genes a file measured enters, once as mean-scaled log
-expression and once as detected / not detected, so that depth, unit and panel of the file matter little.
+expression and once as detected / not detected, so that depth, unit and panel of the file matter little. Beside these
+sums over genes stands how like each reference profile the cell is (see encoders.profiles), where there are any.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from encoders.config import CellEncoderConfig
 from encoders.layers import ResidualBlock
+from encoders.profiles import ProfileLikelihood
 
 
 def normalise_expression(counts: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +40,10 @@ class CellEncoder(nn.Module):
         self.from_expression = nn.Linear(config.n_genes, config.n_hidden, bias=False)
         self.from_detection = nn.Linear(config.n_genes, config.n_hidden, bias=False)
         self.input_norm = nn.LayerNorm(config.n_hidden)
+        self.profiles = ProfileLikelihood(config.n_profiles, config.n_genes) if config.n_profiles else None
+        self.from_profiles = (
+            nn.Linear(self.profiles.n_features, config.n_hidden) if self.profiles is not None else None
+        )
         self.activate = nn.GELU()
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(ResidualBlock(config.n_hidden, config.dropout) for _ in range(config.n_blocks))
@@ -46,12 +52,15 @@ class CellEncoder(nn.Module):
 
     def forward(self, counts: Tensor, measured: Tensor) -> Tensor:
         expression, detection = normalise_expression(counts, measured)  # [N, G] each
-        return self.embed_sums(self.from_expression(expression) + self.from_detection(detection))
+        sums = self.from_expression(expression) + self.from_detection(detection)
+        return self.embed_sums(sums, self.profiles(counts, measured) if self.profiles is not None else None)
 
-    def embed_sums(self, hidden: Tensor) -> Tensor:
-        """From the sums over genes [N, H] to embeddings [N, K, Z]."""
-        # LayerNorm comes first, so the fewer genes of a small panel do not shrink the signal.
-        hidden = self.dropout(self.activate(self.input_norm(hidden)))
+    def embed_sums(self, sums: Tensor, likeness: Tensor | None = None) -> Tensor:
+        """From the sums over genes [N, H] and the features of the reference profiles [N, F] to embeddings [N, K, Z]."""
+        hidden = self.input_norm(sums)  # first, so the fewer genes of a small panel do not shrink the signal
+        if self.from_profiles is not None:
+            hidden = hidden + self.from_profiles(likeness)
+        hidden = self.dropout(self.activate(hidden))
         for block in self.blocks:
             hidden = block(hidden)
         embeddings = self.to_embeddings(hidden).unflatten(-1, (self.config.n_embeddings, self.config.n_latent))
@@ -74,19 +83,35 @@ class SparseCellEncoder:
         self.expression, self.detection = (
             layer.weight.detach().t().contiguous() for layer in (encoder.from_expression, encoder.from_detection)
         )  # [G, H] each
+        profiles = encoder.profiles
+        self.log_profiles = None if profiles is None else profiles.log_profiles.t().contiguous()  # [G, P]
+        self._explained: tuple[Tensor, Tensor] | None = None  # of the panel asked about last
 
-    def __call__(self, values: Tensor, columns: Tensor, starts: Tensor, n_measured: int) -> Tensor:
+    def __call__(self, values: Tensor, columns: Tensor, starts: Tensor, measured: Tensor) -> Tensor:
         """What the encoder gives, up to rounding.
 
         The cells lie one after another: values [V] float > 0, their genes columns [V] and where each cell begins,
-        starts [N], both int of one dtype; `n_measured` genes were measured in all of them -> [N, K, Z]. Each cell is
-        summed by itself, so its sums do not depend on the cells beside it.
+        starts [N], both int of one dtype; measured [G] bool are the genes measured in all of them -> [N, K, Z]. Each
+        cell is summed by itself, so its sums do not depend on the cells beside it.
         """
         ends = torch.cat([starts[1:], starts.new_tensor([len(values)])])
         lengths = (ends - starts).long()
-        mean = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) / max(n_measured, 1)  # [N]
-        mean = mean.clamp_min(torch.finfo(values.dtype).tiny).repeat_interleave(lengths)  # [V]
-        return self.encoder.embed_sums(
-            F.embedding_bag(columns, self.expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean))
-            + F.embedding_bag(columns, self.detection, starts, mode="sum")
-        )
+        total = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)  # [N]
+        floor = torch.finfo(values.dtype).tiny
+        mean = (total / max(int(measured.sum()), 1)).clamp_min(floor).repeat_interleave(lengths)  # [V]
+        sums = F.embedding_bag(
+            columns, self.expression, starts, mode="sum", per_sample_weights=torch.log1p(values / mean)
+        ) + F.embedding_bag(columns, self.detection, starts, mode="sum")
+        profiles = self.encoder.profiles
+        if profiles is None or self.log_profiles is None:
+            return self.encoder.embed_sums(sums)
+        shares = values / total.clamp_min(floor).repeat_interleave(lengths)
+        mean_log = F.embedding_bag(columns, self.log_profiles, starts, mode="sum", per_sample_weights=shares)
+        return self.encoder.embed_sums(sums, profiles.features(mean_log, self._explained_by(measured), total > 0))
+
+    def _explained_by(self, measured: Tensor) -> Tensor:
+        """The profiles' log shares on a panel [P]; files are read in many batches of one panel."""
+        if self._explained is None or not torch.equal(self._explained[0], measured):
+            assert self.encoder.profiles is not None
+            self._explained = measured, self.encoder.profiles.explained(measured.float())
+        return self._explained[1]

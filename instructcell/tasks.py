@@ -335,7 +335,8 @@ def encode(encoder: SparseCellEncoder, cells: AlignedCells) -> Tensor:
         torch.from_numpy(np.asarray(array, dtype)).to(encoder.expression.device)
         for array, dtype in ((counts.data, np.float32), (counts.indices, np.int64), (counts.indptr[:-1], np.int64))
     )
-    return encoder(values, columns, starts, int(np.count_nonzero(cells.measured)))
+    measured = torch.from_numpy(np.asarray(cells.measured, bool)).to(encoder.expression.device)
+    return encoder(values, columns, starts, measured)
 
 
 @torch.inference_mode()

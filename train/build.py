@@ -34,6 +34,7 @@ from train.collator import (
 )
 from train.datasets import LabelledCells, load_datasets
 from train.instructions import Catalog, corpus, instruction, load_catalog
+from train.profiles import reference_profiles
 from train.recipe import Recipe, Stage
 from train.trainer import DecoderCollator, DecoderDataset, DecoderStage, EncoderStage, SignalBank, run_stage
 from train.vocabulary import choose_genes
@@ -181,10 +182,11 @@ class Run:
                 **{k: v for k, v in backbone.items() if k != "vocab_size"},
             )
         )
+        profiles = reference_profiles(self.datasets) if self.recipe.profiles else None
         model = InstructCellForConditionalGeneration.from_backbone(
             config,
             self.processor,
-            encoder=self.recipe.encoder,
+            encoder={**self.recipe.encoder, "n_profiles": 0 if profiles is None else len(profiles)},
             decoder=self.recipe.decoder,
             n_classes=len(self.labels),
             n_signal_classes=len(generation_strata(self.datasets).groups),
@@ -192,6 +194,8 @@ class Run:
             generation_weight=self.recipe.generation_weight,
         )
         model.cell_decoder.init_gene_bias(mean_share(self.datasets))
+        if profiles is not None:
+            model.cell_encoder.profiles.set_profiles(profiles)
         return model
 
 

@@ -33,6 +33,7 @@ from train.collator import CellCollator, CellDataset
 from train.datasets import LabelledCells, load_datasets
 from train.evaluation.bench import Bench
 from train.evaluation.tasks import LeaveStudiesOutTask, LeaveTypesOutTask, LeftOut, load_task
+from train.profiles import reference_profiles
 from train.recipe import Recipe
 from train.trainer import EncoderStage, run_stage
 from train.vocabulary import choose_genes
@@ -76,7 +77,7 @@ class EncoderRun:
         columns = choose_genes(datasets, every_gene, recipe.n_genes, markers)
         chosen = [cells.on_genes(columns) for cells in datasets]
         labels = label_set(chosen)
-        encoder = CellEncoder(CellEncoderConfig(n_genes=len(columns), **recipe.encoder))
+        encoder = make_encoder(recipe, chosen)
         classifier = nn.Linear(encoder.config.n_latent, len(labels))
         stage = replace(recipe.stages.encoder, steps=steps)
         cells = CellDataset(chosen, recipe.seed, stage.steps * stage.batch_size)
@@ -121,6 +122,17 @@ class EncoderRun:
         if not len(rows):
             return np.zeros((0, len(self.labels))), np.zeros((0, self.encoder.config.n_latent))
         return torch.cat(logits).numpy(), torch.cat(pooled).numpy()
+
+
+def make_encoder(recipe: Recipe, datasets: Sequence[LabelledCells]) -> CellEncoder:
+    """An untrained encoder as the recipe wants it, with the reference profiles of these data sets' training cells."""
+    profiles = reference_profiles(datasets) if recipe.profiles else None
+    n_profiles = 0 if profiles is None else len(profiles)
+    config = CellEncoderConfig(**{**recipe.encoder, "n_genes": len(datasets[0].measured), "n_profiles": n_profiles})
+    encoder = CellEncoder(config)
+    if profiles is not None:
+        encoder.profiles.set_profiles(profiles)
+    return encoder
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -112,6 +112,7 @@ class Recipe:
     seed: int = 0
     n_genes: int = 12000
     encoder: dict[str, Any] = field(default_factory=dict)
+    profiles: bool = False  # the cell encoder also compares each cell with the mean of every label in every study
     decoder: dict[str, Any] = field(default_factory=dict)
     backbone: Any = field(default_factory=dict)  # sizes of a T5 from scratch, or a path or hub id
     label_smoothing: float = 0.0
