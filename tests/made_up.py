@@ -72,6 +72,7 @@ def micro_recipe() -> Recipe:
         output="micro",
         n_genes=120,
         encoder={"n_embeddings": 2, "n_latent": 8, "n_hidden": 16, "dropout": 0.1},
+        profiles=True,
         decoder={"n_latent": 4, "n_hidden": 16, "n_components": 2, "dispersion_rank": 2},
         backbone={
             "d_model": 32,

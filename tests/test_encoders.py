@@ -7,8 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from encoders import CellDecoder, CellDecoderConfig, CellEncoder, CellEncoderConfig, normalise_expression
+from encoders import (
+    CellDecoder,
+    CellDecoderConfig,
+    CellEncoder,
+    CellEncoderConfig,
+    ProfileLikelihood,
+    normalise_expression,
+)
 from encoders.distributions import negative_binomial_log_prob, sample_negative_binomial
+from encoders.profiles import SHARE_SCALE
 
 G = 40
 
@@ -18,10 +26,13 @@ def counts() -> torch.Tensor:
     return torch.poisson(torch.full((6, G), 2.0), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def encoder() -> CellEncoder:
+@pytest.fixture(params=[0, 4], ids=["sums alone", "with profiles"])
+def encoder(request: pytest.FixtureRequest) -> CellEncoder:
     torch.manual_seed(0)
-    return CellEncoder(CellEncoderConfig(G, n_embeddings=3, n_latent=8, n_hidden=16)).eval()
+    encoder = CellEncoder(CellEncoderConfig(G, n_embeddings=3, n_latent=8, n_hidden=16, n_profiles=request.param))
+    if encoder.profiles is not None:
+        encoder.profiles.set_profiles((3 * torch.rand(request.param, G)).softmax(-1))
+    return encoder.eval()
 
 
 @pytest.fixture
@@ -62,6 +73,36 @@ def test_normalised_expression_has_mean_one_before_the_logarithm(counts: torch.T
     expression, detected = normalise_expression(counts, torch.ones(G, dtype=torch.bool))
     torch.testing.assert_close(torch.expm1(expression).mean(1), torch.ones(6))
     assert torch.equal(detected.bool(), counts > 0)
+
+
+def test_likeness_to_profiles_is_the_multinomial_likelihood_of_the_measured_genes() -> None:
+    shares = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.1, 0.1, 0.4, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    profiles = ProfileLikelihood(3, 4)
+    profiles.set_profiles(shares)
+    counts = torch.tensor([[6.0, 3.0, 1.0, 7.0]])
+    measured = torch.tensor([True, True, True, False])
+    panel = shares[:, :3].double() / shares[:, :3].double().sum(1, keepdim=True)
+    expected = np.array([stats.multinomial.logpmf([6, 3, 1], 10, p / p.sum()) for p in panel.numpy()])
+    expected = (expected - expected.mean()) / expected.std()
+    found = profiles(counts, measured)
+    assert found.shape == (1, profiles.n_features)
+    np.testing.assert_allclose(found[0, :3], expected, atol=5e-3)  # profiles are stored in half precision
+    soft, sharp = found[0, 3:6] / SHARE_SCALE, found[0, 6:] / SHARE_SCALE
+    np.testing.assert_allclose([soft.sum(), sharp.sum()], 1.0, rtol=1e-5)
+    assert soft.argmax() == sharp.argmax() == expected.argmax() and sharp.max() > soft.max()
+
+
+def test_an_empty_cell_is_as_like_every_profile() -> None:
+    profiles = ProfileLikelihood(3, 4)
+    profiles.set_profiles(torch.rand(3, 4).softmax(-1))
+    features = profiles(torch.zeros(1, 4), torch.tensor([True, True, False, True]))
+    assert torch.equal(features[0, :3], torch.zeros(3))
+    torch.testing.assert_close(features[0, 3:], torch.full((6,), SHARE_SCALE / 3))
+
+
+def test_profiles_that_are_no_shares_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected positive shares \[3, 4\], got \[3, 4\] with a minimum of 0"):
+        ProfileLikelihood(3, 4).set_profiles(torch.zeros(3, 4))
 
 
 @pytest.mark.parametrize("mean, theta", [(0.3, 0.5), (4.0, 2.0), (80.0, 10.0)])
@@ -136,3 +177,8 @@ def test_decoder_learns_two_kinds_of_cells() -> None:
 def test_a_size_of_nothing_is_refused_by_name(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         CellEncoderConfig(**{"n_genes": 5, field: 0})
+
+
+def test_a_negative_number_of_profiles_is_refused() -> None:
+    with pytest.raises(ValueError, match="n_profiles must be at least 0, got -1"):
+        CellEncoderConfig(n_genes=5, n_profiles=-1)

@@ -42,6 +42,7 @@ from train.collator import (
 )
 from train.datasets import find_data, hold_out, load_dataset, load_datasets, to_adata
 from train.instructions import CellRecord, instruction, load_catalog
+from train.profiles import _fill_unmeasured, reference_profiles
 from train.recipe import Augmentation, DataEntry, load_recipe, with_backbone
 from train.vocabulary import choose_genes
 
@@ -720,3 +721,31 @@ def test_phrasings_of_a_seed_are_the_same(examples):
     record = CellRecord(label="B cell", species="human", tissue="PBMC")
     first, second = (instruction("annotation", record, Random(3), catalog=examples.catalog) for _ in range(2))
     assert first == second
+
+
+# ---- reference profiles
+
+
+def test_reference_profiles_are_the_mean_shares_of_each_label_in_each_study(datasets):
+    profiles = reference_profiles(datasets).numpy()
+    groups = annotation_strata(datasets).groups
+    assert profiles.shape == (len(groups), len(GENES))
+    np.testing.assert_allclose(profiles.sum(axis=1), 1.0, rtol=1e-5)
+    assert profiles.min() > 0
+    for profile, (dataset, _, rows, _) in zip(profiles, groups, strict=True):
+        cells = datasets[dataset]
+        assert not cells.held_out[rows].any()
+        counts = cells.counts[rows].toarray()
+        own = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)[cells.measured]
+        share = profile[cells.measured] / profile[cells.measured].sum()
+        assert np.corrcoef(own, share)[0, 1] > 0.97  # a little of all profiles is mixed in
+        assert own.argmax() == share.argmax()
+
+
+def test_a_gene_that_a_study_lacks_takes_the_mean_of_the_label_elsewhere():
+    raw = np.array([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6], [0.8, 0.1, 0.1]])
+    measured = np.array([[True, True, False], [True, True, True], [True, True, True]])
+    filled = _fill_unmeasured(raw, measured, np.array(["B cell", "B cell", "T cell"]))
+    np.testing.assert_allclose(filled[0], np.array([0.5, 0.5, 0.6]) / 1.6)
+    alone = _fill_unmeasured(raw, measured, np.array(["NK cell", "B cell", "T cell"]))
+    np.testing.assert_allclose(alone[0], np.array([0.5, 0.5, 0.35]) / 1.35)

@@ -17,6 +17,7 @@ from instructcell.labels import Label, LabelSet
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, build_tokenizer
 
+N_PROFILES = 5
 N_EMBEDDINGS = 2
 N_GENES = 200
 MARKERS = {  # cell type: (Cell Ontology id, marker genes)
@@ -98,14 +99,16 @@ def make_model(
     """A tiny T5 or Qwen3, after the processor's family, with random weights."""
     torch.manual_seed(seed)
     config = tiny_t5_config() if processor.is_encoder_decoder else tiny_qwen_config()
-    return InstructCellForConditionalGeneration.from_backbone(
+    model = InstructCellForConditionalGeneration.from_backbone(
         config,
         processor,
-        encoder={"n_latent": 8, "n_hidden": 16, "dropout": 0.0},
+        encoder={"n_latent": 8, "n_hidden": 16, "dropout": 0.0, "n_profiles": N_PROFILES},
         decoder={"n_latent": 4, "n_hidden": 16, "n_components": 2, "dispersion_rank": 2},
         n_classes=n_classes,
         n_signal_classes=n_classes,
     ).eval()
+    model.cell_encoder.profiles.set_profiles((2 * torch.randn(N_PROFILES, len(processor.genes))).softmax(dim=-1))
+    return model
 
 
 def tiny_labels() -> LabelSet:
