@@ -50,19 +50,17 @@ def message(result: Result) -> str:
 # Help and version
 
 
-def test_help_comes_fast_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     script = (
-        "import sys, time; start = time.process_time()\n"
+        "import sys\n"
         "from instructcell.cli import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = [m for m in ('torch', 'anndata', 'gradio', 'pandas', 'transformers') if m in sys.modules]\n"
-        "print(heavy, time.process_time() - start)"
+        "print(heavy)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    heavy, seconds = out.splitlines()[-1].rsplit(" ", 1)
-    assert heavy == "[]"
-    assert float(seconds) < 1.5
+    assert out.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("verb", VERBS)

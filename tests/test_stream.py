@@ -241,22 +241,24 @@ def test_ctrl_c_leaves_no_broken_file_and_the_reader_ends(cells, checkpoint, tmp
         stream.embed(cells, tmp_path / "out.h5ad", checkpoint=checkpoint, batch_size=8)
     patch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.h5ad", "out.h5ad.partial"]
-    deadline = time.monotonic() + 10
-    while any(thread.name == "instructcell-reader" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    for thread in threading.enumerate():
+        if thread.name == "instructcell-reader":
+            thread.join(timeout=120)
+            assert not thread.is_alive()
 
 
-SLOW_RUN = """
-import sys, time
+STUCK_RUN = """
+import sys
 from instructcell import batches, stream, tasks
 batches.READ_CELLS = stream.PART_CELLS = 16
-score = tasks.Annotation.score
-def slowly(self, cells):
-    print(cells.counts.shape[0], flush=True)
-    time.sleep(0.2)
+score, scored = tasks.Annotation.score, []
+def stuck(self, cells):
+    scored.append(cells)
+    if len(scored) == 6:
+        print("stuck", flush=True)
+        sys.stdin.read()  # until the process is killed
     return score(self, cells)
-tasks.Annotation.score = slowly
+tasks.Annotation.score = stuck
 stream.annotate(sys.argv[1], sys.argv[2], checkpoint=sys.argv[3], batch_size=8)
 """
 
@@ -265,14 +267,15 @@ stream.annotate(sys.argv[1], sys.argv[2], checkpoint=sys.argv[3], batch_size=8)
 def test_a_killed_run_is_continued_to_the_result_of_an_uninterrupted_one(cells, checkpoint, tmp_path, tiny_checkpoint):
     output = tmp_path / "out.h5ad"
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_RUN, str(cells), str(output), str(tiny_checkpoint)], stdout=subprocess.PIPE
+        [sys.executable, "-c", STUCK_RUN, str(cells), str(output), str(tiny_checkpoint)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    assert process.stdout is not None
-    for _ in range(6):  # killed while the sixth piece is worked on
-        assert process.stdout.readline()
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline() == b"stuck\n"  # on the sixth piece
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    process.stdout.close()
+    process.stdin.close(), process.stdout.close()
     assert not output.exists() and list((tmp_path / "out.h5ad.partial").glob("part-*.npz"))
     seen = []
     stream.annotate(
