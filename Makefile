@@ -31,8 +31,9 @@ help: ## List the targets and the variables
 chat: $(STAMP) ## Start the chat on http://$(HOST):$(PORT)
 	$(BIN)/instructcell chat $(if $(FILE),"$(FILE)") --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
+# Two processes of one thread each: as many as two cores carry without waiting for each other.
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

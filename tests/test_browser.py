@@ -39,7 +39,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-START_SECONDS, ANSWER_SECONDS = 120, 180  # generous: a busy machine is not a broken page
+START_SECONDS, ANSWER_SECONDS = 300, 300  # generous: a busy machine is not a broken page
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = ANSWER_SECONDS) -> Any:
@@ -68,7 +68,7 @@ def running_chat(model: str, log: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
         sys.stdout.write(log.read_text())
 
 
