@@ -29,7 +29,7 @@ FOREIGN_NAMES = (
     (re.compile(r"(?:chr)?[\dXYM]+[:_-]\d+[-_]\d+$"), "These are genomic intervals (peaks): bring gene expression."),
     (
         re.compile(r"\d+(?:\.0)?$"),
-        "These numbers are no human Entrez ids (mouse Entrez ids are not known): bring symbols or Ensembl ids.",
+        "These numbers are no Entrez ids of human or mouse genes: bring symbols or Ensembl ids.",
     ),
 )
 

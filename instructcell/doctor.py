@@ -456,7 +456,6 @@ def _gene_warnings(report: DatasetReport, resolved: ResolvedGenes) -> list[str]:
         )
     if report.id_type == "number" and resolved.n_found == 0:
         notes.append(
-            "gene names are numbers that are no human Entrez ids (those of mouse are not in the gene table); "
-            "symbols or Ensembl ids are needed"
+            "gene names are numbers that are no Entrez ids of human or mouse genes; symbols or Ensembl ids are needed"
         )
     return notes

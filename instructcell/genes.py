@@ -3,8 +3,8 @@
 A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
 another case, previous symbol, alias, the last two in another case, the name without what tools add to it
 (``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it
-(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids
-of human genes (the table holds none of mouse), unless the numbers only count the genes.
+(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids,
+which no two species share, unless the numbers only count the genes.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
 number. A previous symbol or alias of a gene that the same list also holds under its approved symbol stays unknown: in
@@ -71,7 +71,8 @@ def load_gene_table() -> pd.DataFrame:
     Columns
     -------
     symbol, name, aliases (';'), previous (';'), ensembl_id, entrez_id, mouse_symbol, mouse_ensembl_id, function,
-    ensembl_other (';'), mouse_homology ("one2one", "principal" or "same_symbol"), mouse_aliases (';'), biotype, hgnc_id
+    ensembl_other (';'), mouse_homology ("one2one", "principal" or "same_symbol"), mouse_aliases (';'), biotype,
+    hgnc_id, mouse_entrez_id
 
     The frame is shared between callers: copy it before changing it.
 
@@ -230,7 +231,7 @@ class GeneResolver:
         if species is not None:
             species = species_name(species)
         if share_of_numbers(names) > 0.5:
-            return self._resolve_numbers(names, species or HUMAN)
+            return self._resolve_numbers(names, species, weights)
         belongs = [self._species_named(name) for name in names]
         species = species or self._species_of(belongs, names, weights)
         mixed = both_species(belongs)
@@ -254,9 +255,18 @@ class GeneResolver:
         ensembl = ENSEMBL_INSIDE.search(name)
         if ensembl:
             return MOUSE if ensembl.group(1).upper().startswith("ENSMUSG") else HUMAN
+        numbered = NCBI_NAME.fullmatch(name)
+        if numbered:
+            return self._species_numbered(numbered.group(1))
         if name in self.human.approved or name in self.human.previous:
             return HUMAN
         return MOUSE if name in self.mouse.approved or name in self.mouse.previous else None
+
+    def _species_numbered(self, entrez: str) -> str | None:
+        """The species of an Entrez id, or None where the table does not have it."""
+        if entrez in self.human.entrez:
+            return HUMAN
+        return MOUSE if entrez in self.mouse.entrez else None
 
     def _species_of(self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None) -> str:
         """The species with more names, of a mixed list the one with more weight; for unknown names by their case."""
@@ -344,13 +354,22 @@ class GeneResolver:
                 if first is not None and matches[first][0] is not None:
                     matches[row] = (matches[first][0], "cleaned")
 
-    def _resolve_numbers(self, names: Sequence[str], species: str) -> ResolvedGenes:
-        """Names that are numbers: Entrez ids of human genes, unless they only number the genes."""
-        keys = [self.human.entrez.get(name.removesuffix(".0")) for name in names]
-        if running_numbers(names) or sum(key is not None for key in keys) < 0.3 * len(names):
+    def _resolve_numbers(
+        self, names: Sequence[str], species: str | None, weights: Sequence[float] | None
+    ) -> ResolvedGenes:
+        """Names that are numbers: Entrez ids of human or mouse genes, unless they only number the genes."""
+        numbers = [name.removesuffix(".0") for name in names]
+        belongs = [self._species_numbered(number) for number in numbers]
+        species = species or self._species_of(belongs, names, weights)
+        n_known = sum(whose is not None for whose in belongs)
+        if running_numbers(names) or species not in belongs or n_known < 0.3 * len(names):
             return ResolvedGenes([None] * len(names), species, "number", {UNKNOWN: len(names)})
-        counts = Counter("entrez" if key is not None else UNKNOWN for key in keys)
-        return ResolvedGenes(list(keys), HUMAN, "entrez", dict(counts))
+        keys = [(self.mouse if species == MOUSE else self.human).entrez.get(number) for number in numbers]
+        symbols = [self.orthologs[key] if key is not None and species == MOUSE else key for key in keys]
+        left_out = tuple(row for row, whose in enumerate(belongs) if whose not in (None, species))
+        counts = {"entrez": n_known - len(left_out), OTHER_SPECIES: len(left_out), UNKNOWN: len(names) - n_known}
+        found = {how: n for how, n in counts.items() if n}
+        return ResolvedGenes(symbols, species, "entrez", found, left_out)
 
 
 def both_species(belongs: Sequence[str | None]) -> bool:
@@ -411,12 +430,14 @@ def build_indices(table: pd.DataFrame) -> tuple[NameIndex, NameIndex, dict[str, 
     rows = table.iloc[order]
     symbol, mouse = rows["symbol"].tolist(), rows["mouse_symbol"].tolist()
     human_ids = {**_claims(rows["ensembl_other"], symbol), **_first(zip(rows["ensembl_id"], symbol, strict=True))}
-    entrez = _first(zip(rows["entrez_id"], symbol, strict=True)) if "entrez_id" in rows else {}
+    entrez = _numbers(rows, "entrez_id", symbol)
     human = name_index(symbol, human_ids, _claims(rows["previous"], symbol), _claims(rows["aliases"], symbol), entrez)
     with_mouse = rows[rows["mouse_symbol"] != ""]
     mouse_keys = with_mouse["mouse_symbol"].tolist()
     mouse_ids = _first(zip(with_mouse["mouse_ensembl_id"], mouse_keys, strict=True))
-    mouse_index = name_index(mouse_keys, mouse_ids, {}, _claims(with_mouse["mouse_aliases"], mouse_keys))
+    mouse_names = _claims(with_mouse["mouse_aliases"], mouse_keys)
+    mouse_entrez = _numbers(with_mouse, "mouse_entrez_id", mouse_keys)
+    mouse_index = name_index(mouse_keys, mouse_ids, {}, mouse_names, mouse_entrez)
     return human, mouse_index, _first(zip(mouse, symbol, strict=True))
 
 
@@ -438,6 +459,11 @@ def name_index(
         alias_case=_first((name.upper(), key) for name, key in alias.items()),
         entrez=entrez or {},
     )
+
+
+def _numbers(rows: pd.DataFrame, column: str, keys: Sequence[str]) -> dict[str, str]:
+    """Entrez id -> key, for a table that has them."""
+    return _first(zip(rows[column], keys, strict=True)) if column in rows else {}
 
 
 def _claim_order(table: pd.DataFrame) -> Callable[[int], tuple[bool, int]]:

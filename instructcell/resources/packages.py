@@ -98,6 +98,14 @@ PACKAGES: dict[str, Package] = {
             "Gene Ontology terms of 2022-07-01",
             debian=True,
         ),
+        Package(
+            "goatools",
+            "1.6.7",
+            "goatools-1.6.7-py3-none-any.whl",
+            "6af3d675bd5656a56e201264d4b67ffa97bc4abbe44d2a0d0e32b8a8ab1e1cc0",
+            "BSD-2-Clause",
+            "NCBI Gene of 2016-02-22: Entrez ids of mouse genes",
+        ),
     )
 }
 

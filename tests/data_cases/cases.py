@@ -362,6 +362,9 @@ GENES = {
         lambda: [f"{name}.{i % 17 + 1}" for i, name in enumerate(names("ensembl_id"))], id_type="ensembl"
     ),
     "Entrez ids": named(lambda: names("entrez_id"), id_type="entrez", species="human"),
+    "mouse Entrez ids": named(
+        lambda: names("mouse_entrez_id"), ("orthologs",), least=3900, id_type="entrez", species="mouse"
+    ),
     "Entrez ids that became floats": named(lambda: [f"{name}.0" for name in names("entrez_id")], id_type="entrez"),
     "symbols in lower case": named(lambda: [name.lower() for name in symbols()], least=3990, id_type="symbol"),
     "older symbols and aliases": named(older_names, least=3900, id_type="alias", species="human"),
@@ -453,7 +456,9 @@ GENES = {
         says=("only 1,000 of 4,000 gene names are known",),
     ),
     "numbered genes and no names": Case(
-        lambda: make(genes=numbers()), RAW | {"id_type": "number", "n_known_genes": 0}, says=("no human Entrez ids",)
+        lambda: make(genes=numbers()),
+        RAW | {"id_type": "number", "n_known_genes": 0},
+        says=("no Entrez ids of human or mouse",),
     ),
 }
 
@@ -575,7 +580,7 @@ FAULTS = {
     "peaks": misaligned(lambda: [f"chr1:{i}000-{i}500" for i in range(N_GENES)], "genomic intervals"),
     "transcripts": misaligned(lambda: [f"ENST{i:011d}.2" for i in range(N_GENES)], "transcripts: sum them per gene"),
     "genes of the zebrafish": misaligned(lambda: [f"ENSDARG{i:011d}" for i in range(N_GENES)], "another species"),
-    "numbers for names": misaligned(numbers, "no human Entrez ids"),
+    "numbers for names": misaligned(numbers, "no Entrez ids of human or mouse"),
     "cells and genes turned around": Case(
         lambda: make().T.copy(), refused=GeneAlignmentError, words="transpose the file", aligned=True
     ),
