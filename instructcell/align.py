@@ -187,6 +187,11 @@ def _too_few(adata: AnnData, report: DatasetReport, n_genes: int) -> str:
     cells = list(map(str, adata.obs_names[:2000]))
     if GeneResolver().resolve(cells).share_found > 0.3:
         return found + "The cell names look like genes: transpose the file (adata.T)."
+    if report.n_known_genes > 0.5 * report.n_genes:
+        return found + (
+            "The names are in order, but these are other genes than the model's: bring the file with all its genes, or "
+            "go on with these few all the same (force)."
+        )
     if report.gene_column is None and len(matrix.var.columns):
         return (
             found

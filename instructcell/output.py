@@ -294,7 +294,7 @@ def _opened(store: Path) -> Iterator[Any]:
 
 
 def _add_columns(root: Any, adata: AnnData, names: list[str]) -> None:
-    """Columns of obs; a frame of an old layout, or with names that repeat, is written anew."""
+    """Columns of obs; tables of an old layout, or an index with names that repeat, are written anew."""
     import pandas as pd
     from anndata.io import read_elem, write_elem
 
@@ -302,6 +302,8 @@ def _add_columns(root: Any, adata: AnnData, names: list[str]) -> None:
     order = None if not hasattr(frame, "keys") else frame.attrs.get("column-order")
     if order is None:
         _replace(root, "obs", adata.obs)
+        if not hasattr(root["var"], "keys"):  # anndata reads an old var only beside an old obs
+            _replace(root, "var", adata.var)
         _forget_old_categories(root, adata)
         return
     index = str(frame.attrs["_index"])
@@ -316,10 +318,10 @@ def _add_columns(root: Any, adata: AnnData, names: list[str]) -> None:
 
 
 def _forget_old_categories(root: Any, adata: AnnData) -> None:
-    """Names of categories that an old layout keeps in uns for columns of obs, which hold them now; var's stay."""
-    for name in adata.obs:
+    """Names of categories that an old layout keeps in uns for columns of obs and var, which hold them now."""
+    for name in {*adata.obs, *adata.var}:
         key = f"{name}_categories"
-        if name not in adata.var and key not in adata.uns and key in root.get("uns", {}):
+        if key not in adata.uns and key in root.get("uns", {}):
             del root["uns"][key]
 
 

@@ -199,7 +199,7 @@ def test_the_result_is_what_scanpy_and_cellxgene_ask_for(checkpoint, tmp_path):
         assert obs["instructcell_confidence"].dtype == np.float32
     adata = sc.read_h5ad(tmp_path / "out.h5ad")
     assert adata.obs_names.is_unique
-    sc.pp.neighbors(adata, use_rep="X_instructcell", n_neighbors=5)
+    sc.pp.neighbors(adata, use_rep="X_instructcell", n_neighbors=5, method="gauss")
     sc.tl.rank_genes_groups(adata, "instructcell_cell_type", method="t-test", use_raw=False, groups=[
         name for name, n in adata.obs["instructcell_cell_type"].value_counts().items() if n > 1
     ][:1])  # fmt: skip
