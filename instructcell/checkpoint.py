@@ -4,6 +4,7 @@
     tokenizer.json tokenizer_config.json processor_config.json genes.tsv
     labels.json drugs.json calibration.json                  what it may answer, and how sure it may be
     readout.safetensors                                      fast labels for large tables (optional)
+    reference.safetensors                                    where training cells lie, to tell unseen types (optional)
     evaluation.json README.md                                how good it is (optional)
 """
 
@@ -35,9 +36,11 @@ from instructcell.labels import LabelSet
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
 from instructcell.readout import LabelReadout, load_readout, save_readout
+from instructcell.reference import REFERENCE, Reference, load_reference, save_reference
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS = "model.safetensors"
+CALIBRATION = "calibration.json"
 REQUIRED = (
     "config.json",
     WEIGHTS,
@@ -57,8 +60,9 @@ _LOADING = threading.Lock()  # two requests for one checkpoint load it once
 class Checkpoint:
     """A loaded checkpoint, ready to answer.
 
-    `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below and drug_temperature, and `card`
-    is what evaluation.json says. `readout` names the cells of large tables, None where none was fitted.
+    `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below, drug_temperature and what
+    `train.calibrate` fits of context, back-off and clusters, and `card` is what evaluation.json says. `readout` names the
+    cells of large tables, `reference` knows where training cells lie; None where none was fitted.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)
@@ -70,6 +74,7 @@ class Checkpoint:
     hash: str
     card: dict[str, Any] = field(repr=False)
     readout: LabelReadout | None = field(default=None, repr=False)
+    reference: Reference | None = field(default=None, repr=False)
 
 
 def shipped_checkpoints() -> list[str]:
@@ -101,7 +106,7 @@ def load_checkpoint(name_or_path: str | Path = "mini", device: str | torch.devic
     folder = _find(name_or_path)
     _check_complete(folder)
     with _LOADING:
-        return _load(folder, str(device), (folder / WEIGHTS).stat().st_mtime_ns)
+        return _load(folder, str(device), _written(folder))
 
 
 def save_checkpoint(
@@ -163,6 +168,22 @@ def save_checkpoint(
     return folder
 
 
+def write_calibration(folder: str | Path, calibration: Mapping[str, float], reference: Reference | None) -> None:
+    """Put other calibration figures, and the reference if there is one, into a checkpoint folder."""
+    folder = Path(folder)
+    _write_json(folder / CALIBRATION, calibration)
+    if reference is not None:
+        save_reference(replace(reference, weights=_sha256(folder / WEIGHTS)), folder)
+
+
+def _written(folder: Path) -> tuple[int, ...]:
+    """When the files were written that a recalibration or a training changes."""
+    return tuple(
+        path.stat().st_mtime_ns if path.is_file() else 0
+        for path in (folder / name for name in (WEIGHTS, CALIBRATION, REFERENCE))
+    )
+
+
 def _find(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint."""
     name = str(name_or_path)
@@ -205,8 +226,8 @@ def _check_complete(folder: Path) -> None:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, device: str, mtime_ns: int) -> Checkpoint:
-    """Read a folder; `mtime_ns` of its weights makes a rewritten checkpoint load anew."""
+def _load(folder: Path, device: str, written: tuple[int, ...]) -> Checkpoint:
+    """Read a folder; `written`, when its files were, makes a rewritten checkpoint load anew."""
     try:
         with _quiet():
             loaded: Any = InstructCellForConditionalGeneration.from_pretrained(
@@ -234,6 +255,7 @@ def _load(folder: Path, device: str, mtime_ns: int) -> Checkpoint:
         hash=digest,
         card=_read_json(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {},
         readout=None if readout is None else readout.to(device),
+        reference=load_reference(folder, digest),
     )
 
 

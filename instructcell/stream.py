@@ -57,6 +57,8 @@ def annotate(
     reading: Reading = AS_FOUND,
     engine: str = "auto",
     batch_size: int = 256,
+    context: bool = True,
+    by: str | None = None,
     resume: bool = False,
     progress: tools.ProgressCallback | None = None,
 ) -> AnnotationResult:
@@ -69,7 +71,7 @@ def annotate(
     output
         A copy of the file with the results, .h5ad, or .zarr for a zarr folder; it appears whole at the end. None:
         nothing is written.
-    checkpoint, labels, tissue, engine, batch_size
+    checkpoint, labels, tissue, engine, batch_size, context, by
         As for `instructcell.tools.annotate`.
     reading
         How to read the file where the doctor's verdict is not wanted; also names the species.
@@ -100,6 +102,8 @@ def annotate(
             tissue=tissue,
             engine=engine,
             batch_size=batch_size,
+            context=context,
+            by=by,
         )
 
     return _run(task, source, output, checkpoint, reading, resume=resume, progress=progress)
@@ -166,6 +170,7 @@ def _run(
     output = Path(output)
     if output.suffix != ".h5ad" and not can_copy(source, output):
         raise OutputError(f"{source.name} is no zarr folder, so the result cannot be one; call it {output.stem}.h5ad")
+    task.prepare(adata, reading)
     asked = {**reading.to_dict(), **task.arguments, "command": task.command, "checkpoint": loaded.hash}
     partial = PartialRun(output, {"input": fingerprint(source), "arguments": asked | _versions()}, resume=resume)
     copy = Copy(source, partial.folder / f"output{output.suffix}") if can_copy(source, output) else None

@@ -20,7 +20,19 @@ from torch import Tensor
 
 from encoders import CellEncoder, SparseCellEncoder
 from instructcell.align import AlignedCells
+from instructcell.batches import AS_FOUND, Reading, aligned_pieces
+from instructcell.broader import SURE_ABOVE, BroaderTypes
 from instructcell.checkpoint import Checkpoint
+from instructcell.clusters import CLUSTER_CELLS, cluster_probabilities, clusters_of
+from instructcell.context import (
+    OBS_COLUMNS,
+    SAMPLE_CELLS,
+    SAMPLE_CELLS_BY_LM,
+    ContextSettings,
+    FileContext,
+    TissueHint,
+    sample_rows,
+)
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import CheckpointError, ConfigError, LabelError
@@ -33,6 +45,10 @@ from instructcell.readout import LabelReadout, species_code
 UNKNOWN = "unknown"
 CELL_TYPE, CELL_TYPE_ID = "instructcell_cell_type", "instructcell_cell_type_id"
 CONFIDENCE, EMBEDDING, RUN = "instructcell_confidence", "X_instructcell", "instructcell"
+BROADER_TYPE, BROADER_TYPE_ID = "instructcell_broader_type", "instructcell_broader_type_id"
+BROADER_CONFIDENCE, FAMILIARITY = "instructcell_broader_confidence", "instructcell_familiarity"
+CLUSTER_TYPE, CLUSTER_TYPE_ID = "instructcell_cluster_type", "instructcell_cluster_type_id"
+CLUSTER_CONFIDENCE = "instructcell_cluster_confidence"
 DRUG_RESPONSE, P_SENSITIVE = "instructcell_drug_response", "instructcell_p_sensitive"
 
 ENGINES = ("auto", "lm", "readout")
@@ -51,13 +67,21 @@ class AnnotationResult:
     ----------
     table
         One row per cell, indexed by its name: `cell_type` (or "unknown"), `cell_type_id`, `confidence`, `best_guess`,
-        `runner_up`, `runner_up_probability`; probabilities between 0 and 1.
+        `runner_up`, `runner_up_probability`; among the checkpoint's own types also `broader_type`, `broader_type_id`,
+        `broader_confidence`: the narrowest type, the cell type itself or one above it, that is sure ("unknown" where
+        none is); `familiarity`, where the checkpoint has a reference: the share of known cells that lie as far from
+        training as this one. Probabilities and shares between 0 and 1.
     embedding
         [N, Z] what the cell encoder makes of each cell.
     rows
         Positions of the cells in the AnnData.
     engine, n_by_lm
         "lm" or "readout", and how many cells the language model itself has read.
+    context
+        What the file as a whole said of its cells; None where it was not asked.
+    clusters
+        Where clusters were named, one row each: `cells`, `cell_type`, `cell_type_id`, `confidence`, `runner_up`,
+        `runner_up_probability`, `share` (of its cells that were named so one by one).
     """
 
     table: pd.DataFrame
@@ -67,6 +91,8 @@ class AnnotationResult:
     checkpoint: Checkpoint = field(repr=False)
     engine: str = "lm"
     n_by_lm: int = 0
+    context: FileContext | None = None
+    clusters: pd.DataFrame | None = None
 
     @property
     def coverage(self) -> float:
@@ -91,6 +117,23 @@ class AnnotationResult:
     def unknown_share(self) -> float:
         """Share of the cells whose best label was too uncertain to be given."""
         return float((self.table["cell_type"] == UNKNOWN).mean())
+
+    @property
+    def broader(self) -> pd.DataFrame:
+        """Cells of which only a broader type is sure: type, id, number of cells and mean confidence; most first."""
+        table = self.table
+        columns = ["broader_type", "broader_type_id", "cells", "mean_confidence"]
+        if "broader_type" not in table:
+            return pd.DataFrame(columns=columns)
+        only = table[(table["broader_type"] != table["best_guess"]) & (table["broader_type"] != UNKNOWN)]
+        groups = only.groupby(["broader_type", "broader_type_id"], observed=True)["broader_confidence"]
+        found = groups.agg(cells="size", mean_confidence="mean").reset_index()
+        return found.sort_values(["cells", "broader_type"], ascending=[False, True], ignore_index=True)[columns]
+
+    @property
+    def context_words(self) -> list[str]:
+        """What was made of the file as a whole, as sentences."""
+        return [] if self.context is None else self.context.sentences
 
     @property
     def engine_words(self) -> str:
@@ -132,7 +175,7 @@ class Task(ABC, Generic[Result]):
     """
 
     command: ClassVar[str]
-    obs: ClassVar[tuple[str, ...]] = ()
+    obs: tuple[str, ...] = ()
     obsm: ClassVar[tuple[str, ...]] = ()
     what: str
     cells_at_once: int
@@ -141,6 +184,9 @@ class Task(ABC, Generic[Result]):
     def __init__(self, loaded: Checkpoint, report: DatasetReport) -> None:
         self.loaded, self.report = loaded, report
         self.encoder = SparseCellEncoder(loaded.model.cell_encoder)
+
+    def prepare(self, adata: AnnData, reading: Reading) -> None:  # noqa: B027 - most tasks need nothing
+        """See the file as a whole, before its pieces are scored."""
 
     @abstractmethod
     def score(self, cells: AlignedCells) -> Arrays:
@@ -167,6 +213,10 @@ class Annotation(Task[AnnotationResult]):
     engine
         "lm": the language model reads every cell. "readout": the fast read-out does, and leaves to the language model
         what it is not certain of. "auto": by `n_cells`.
+    context
+        Whether the file as a whole is asked about each of its cells; or its context, found before.
+    by
+        Column of obs that holds clusters; each is named from all of its cells.
 
     Raises
     ------
@@ -175,7 +225,6 @@ class Annotation(Task[AnnotationResult]):
     """
 
     command = "annotate"
-    obs = (CELL_TYPE, CELL_TYPE_ID, CONFIDENCE)
     obsm = (EMBEDDING,)
     what = "annotating cells"
 
@@ -190,24 +239,111 @@ class Annotation(Task[AnnotationResult]):
         tissue: str | None = None,
         engine: str = "auto",
         batch_size: int = 256,
+        context: bool | FileContext = True,
+        by: str | None = None,
     ) -> None:
         super().__init__(loaded, report)
         self.groups = None if labels is None else _project(loaded.labels, labels)
-        species = species or report.species
-        self.prompt = annotation_prompt(species=species, tissue=tissue)
+        self.said_species, self.tissue, self.by = species or report.species, tissue, by
+        species = self.said_species
+        self.settings = ContextSettings.of(loaded.calibration)
+        self.wants_context = context is True and not self.settings.is_neutral
+        self.context = context if isinstance(context, FileContext) else None
+        self.clusters: pd.Series | None = None
+        self.broader = BroaderTypes(loaded.labels) if self.groups is None else None
+        self.obs = (
+            *(CELL_TYPE, CELL_TYPE_ID, CONFIDENCE),
+            *((BROADER_TYPE, BROADER_TYPE_ID, BROADER_CONFIDENCE) if self.broader is not None else ()),
+            *((FAMILIARITY,) if loaded.reference is not None else ()),
+            *((CLUSTER_TYPE, CLUSTER_TYPE_ID, CLUSTER_CONFIDENCE) if by is not None else ()),
+        )
+        self._ask_for(tissue)
         self.engine, self.batch_size = choose_engine(engine, loaded, n_cells), batch_size
         self.species = species_code(species)
         self.cells_at_once = batch_size if self.engine == "lm" else EMBED_CELLS
         asked = {"labels": list(labels or []), "species": species, "tissue": tissue}
-        self.arguments = {**asked, "engine": self.engine, "batch_size": batch_size}
+        how = {"engine": self.engine, "batch_size": batch_size, "context": context is not False}
+        self.arguments = {**asked, **how, **({} if by is None else {"by": by})}
+
+    def _ask_for(self, tissue: str | None) -> None:
+        """Name a tissue in the prompt, or none."""
+        self.prompt = annotation_prompt(species=self.said_species, tissue=tissue)
+
+    def prepare(self, adata: AnnData, reading: Reading) -> None:
+        if self.by is not None:
+            self.clusters = cluster_column(adata, self.by)
+        if self.wants_context and self.context is None:
+            self.context = self._context(adata, reading)
+        hint = None if self.context is None else self.context.hint
+        if hint is not None and hint.by == "you" and hint.looks_like:
+            self._ask_for(None)  # the cells win
+        if self.context is not None:
+            self.arguments = {**self.arguments, "context_said": " ".join(self.context.sentences)}
+
+    def _context(self, adata: AnnData, reading: Reading) -> FileContext:
+        """The context that a sample of the file makes, whose cells are read without what was said of the tissue."""
+        loaded, readout = self.loaded, self.loaded.readout
+        rows = sample_rows(adata.n_obs, SAMPLE_CELLS if readout is not None else SAMPLE_CELLS_BY_LM)
+        at_once = EMBED_CELLS if readout is not None else self.batch_size
+        prompt = annotation_prompt(species=self.said_species)
+        probabilities, embedding = [], []
+        for cells in aligned_pieces(
+            adata, loaded.processor.genes, self.report, rows, at_once=at_once, reading=reading or AS_FOUND
+        ):
+            embeddings = encode(self.encoder, cells)
+            embedding.append(pooled(embeddings))
+            probabilities.append(
+                ask_lm(loaded, cells, prompt, loaded.labels.names, at_once)
+                if readout is None
+                else read_labels(readout, embeddings, self.species)
+            )
+        calibrated = calibrate(np.concatenate(probabilities), self._temperature)
+        return FileContext.of(
+            loaded.labels,
+            calibrated,
+            np.concatenate(embedding),
+            self.settings,
+            reference=loaded.reference,
+            hint=TissueHint(self.tissue) if self.tissue else tissue_of_file(adata),
+        )
+
+    @property
+    def _temperature(self) -> float:
+        return float(self.loaded.calibration.get("temperature", 1.0))
 
     def score(self, cells: AlignedCells) -> Arrays:
         embeddings = encode(self.encoder, cells)  # [n, K, Z]
         raw, by_lm = self._probabilities(cells, embeddings)
-        probabilities = calibrate(raw, float(self.loaded.calibration.get("temperature", 1.0)))
-        if self.groups is not None:
-            probabilities = np.stack([probabilities[:, of].sum(axis=1) for _, of in self.groups], axis=1)
-        return {"embedding": pooled(embeddings), "by_lm": by_lm, **best_two(probabilities)}
+        embedding, probabilities = pooled(embeddings), calibrate(raw, self._temperature)
+        if self.context is not None:
+            probabilities = self.context.apply(probabilities, embedding)
+        arrays = {"embedding": embedding, "by_lm": by_lm, **self._familiarity(embedding), **self._broader(probabilities)}
+        probabilities = self._grouped(probabilities)
+        if self.by is not None:
+            arrays["probabilities"] = probabilities.astype(np.float32)
+        return {**arrays, **best_two(probabilities)}
+
+    def _grouped(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities [n, L] summed into the user's types, where there are such."""
+        if self.groups is None:
+            return probabilities
+        return np.stack([probabilities[..., of].sum(axis=-1) for _, of in self.groups], axis=-1)
+
+    def _broader(self, probabilities: np.ndarray) -> Arrays:
+        if self.broader is None:
+            return {}
+        above = float(self.loaded.calibration.get("broader_above", SURE_ABOVE))
+        position, confidence = self.broader.narrowest(probabilities, above)
+        return {"broader": position, "broader_confidence": confidence}
+
+    def _familiarity(self, embedding: np.ndarray) -> Arrays:
+        reference = self.loaded.reference
+        if reference is None:
+            return {}
+        distance = reference.distance(embedding)
+        if self.context is not None:
+            distance = self.context.distances(distance, embedding)
+        return {"familiarity": reference.familiarity(distance)}
 
     def _probabilities(self, cells: AlignedCells, embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of the checkpoint's labels [n, L], and which cells the language model read [n]."""
@@ -225,18 +361,58 @@ class Annotation(Task[AnnotationResult]):
     def result(self, arrays: Arrays, names: pd.Index, rows: np.ndarray) -> AnnotationResult:
         table = self._table(arrays, names)
         by_lm = int(arrays["by_lm"].sum())
-        return AnnotationResult(table, arrays["embedding"], rows, self.report, self.loaded, self.engine, by_lm)
+        clusters = None if self.clusters is None else self._clusters(arrays, table, self.clusters.iloc[rows])
+        return AnnotationResult(
+            table, arrays["embedding"], rows, self.report, self.loaded, self.engine, by_lm, self.context, clusters
+        )
 
-    def _table(self, arrays: Arrays, names: pd.Index) -> pd.DataFrame:
+    def _titles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Names and ids of the answers, "" for the position -1."""
         labels = self.loaded.labels
         if self.groups is None:
             titles, ids = list(labels.names), [label.id for label in labels]
         else:
             titles = [title for title, _ in self.groups]
             ids = [label.id if (label := labels.find(title)) else "" for title in titles]
-        title, cl_id = np.asarray([*titles, ""], dtype=object), np.asarray([*ids, ""], dtype=object)  # -1 is ""
-        given = arrays["confidence"] >= float(self.loaded.calibration.get("unknown_below", 0.0))
-        return pd.DataFrame(
+        return np.asarray([*titles, ""], dtype=object), np.asarray([*ids, ""], dtype=object)
+
+    def _given(self, confidence: np.ndarray, familiarity: np.ndarray | None) -> np.ndarray:
+        """Whether an answer is sure enough, of cells [n] familiar enough, to be given."""
+        calibration = self.loaded.calibration
+        given = confidence >= float(calibration.get("unknown_below", 0.0))
+        if familiarity is None:
+            return given
+        return given & (familiarity >= float(calibration.get("familiar_above", 0.0)))
+
+    def _clusters(self, arrays: Arrays, table: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
+        """The type of every cluster, from the probabilities of all of its cells."""
+        title, cl_id = self._titles()
+        probabilities, familiarity = arrays["probabilities"].astype(np.float64), arrays.get("familiarity")
+        worth = float(self.loaded.calibration.get("cluster_cells", CLUSTER_CELLS))
+        everything = probabilities.mean(axis=0)
+        records = {}
+        for name, cells in clusters_of(groups).items():
+            best = best_two(cluster_probabilities(probabilities[cells], everything, worth)[None])
+            first, second = best["first"][0], best["second"][0]
+            known = None if familiarity is None else np.median(familiarity[cells], keepdims=True)
+            given = bool(self._given(best["confidence"], known)[0])
+            records[name] = {
+                "cells": len(cells),
+                "cell_type": title[first] if given else UNKNOWN,
+                "cell_type_id": cl_id[first] if given else "",
+                "confidence": float(best["confidence"][0]),
+                "best_guess": title[first],
+                "runner_up": title[second],
+                "runner_up_probability": float(best["runner_up_probability"][0]),
+                "share": float((table["best_guess"].to_numpy()[cells] == title[first]).mean()),
+            }
+        return pd.DataFrame.from_dict(records, orient="index").rename_axis("cluster")
+
+    def _table(self, arrays: Arrays, names: pd.Index) -> pd.DataFrame:
+        title, cl_id = self._titles()
+        familiarity = arrays.get("familiarity")
+        given = self._given(arrays["confidence"], familiarity)
+        table = pd.DataFrame(
             {
                 "cell_type": np.where(given, title[arrays["first"]], UNKNOWN),
                 "cell_type_id": np.where(given, cl_id[arrays["first"]], ""),
@@ -247,12 +423,74 @@ class Annotation(Task[AnnotationResult]):
             },
             index=names,
         )
+        strange = np.zeros(len(table), bool)
+        if familiarity is not None:
+            table["familiarity"] = familiarity
+            strange = familiarity < float(self.loaded.calibration.get("familiar_above", 0.0))
+        if self.broader is not None:
+            position = np.where(strange, -1, arrays["broader"])
+            table["broader_type"] = np.asarray([*self.broader.names, UNKNOWN], dtype=object)[position]
+            table["broader_type_id"] = np.asarray([*self.broader.ids, ""], dtype=object)[position]
+            table["broader_confidence"] = np.where(strange, 0.0, arrays["broader_confidence"])
+        return table
 
     def store(self, adata: AnnData, result: AnnotationResult) -> None:
-        adata.obs[CELL_TYPE] = pd.Categorical(result.table["cell_type"])
-        adata.obs[CELL_TYPE_ID] = pd.Categorical(result.table["cell_type_id"])
-        adata.obs[CONFIDENCE] = result.table["confidence"].to_numpy(np.float32)
+        for column, values in obs_columns(result).items():
+            number = pd.api.types.is_numeric_dtype(values)
+            adata.obs[column] = values.to_numpy(np.float32) if number else pd.Categorical(values)
+        if result.clusters is not None and self.clusters is not None:
+            of_cell = self.clusters.map(str)
+            for column, name in ((CLUSTER_TYPE, "cell_type"), (CLUSTER_TYPE_ID, "cell_type_id")):
+                adata.obs[column] = pd.Categorical(of_cell.map(result.clusters[name]).fillna("").to_numpy())
+            adata.obs[CLUSTER_CONFIDENCE] = of_cell.map(result.clusters["confidence"]).to_numpy(np.float32)
         adata.obsm[EMBEDDING] = result.embedding
+
+
+OBS_OF_TABLE = {  # column of obs: column of the result's table
+    CELL_TYPE: "cell_type",
+    CELL_TYPE_ID: "cell_type_id",
+    CONFIDENCE: "confidence",
+    BROADER_TYPE: "broader_type",
+    BROADER_TYPE_ID: "broader_type_id",
+    BROADER_CONFIDENCE: "broader_confidence",
+    FAMILIARITY: "familiarity",
+}
+
+
+def obs_columns(result: AnnotationResult) -> dict[str, pd.Series]:
+    """What of a result goes into obs, by column."""
+    return {column: result.table[name] for column, name in OBS_OF_TABLE.items() if name in result.table}
+
+
+def cluster_column(adata: AnnData, by: str) -> pd.Series:
+    """The clusters of the cells as text, missing where a cell has none.
+
+    Raises
+    ------
+    LabelError
+        There is no such column, it holds no clusters, or nearly every cell has one of its own.
+    """
+    if by not in adata.obs:
+        there = ", ".join(map(str, adata.obs.columns)) or "none"
+        raise LabelError(f"found no column '{by}' in obs, expected clusters; choose one of: {there}")
+    values = adata.obs[by]
+    texts = values.astype(object).where(values.notna(), None).map(lambda value: None if value is None else str(value))
+    n_clusters = texts.nunique()
+    if n_clusters == 0 or n_clusters > max(1, adata.n_obs // 2):
+        raise LabelError(
+            f"found {n_clusters:,} clusters for {adata.n_obs:,} cells in obs column '{by}', expected groups of several "
+            "cells; choose a column that holds clusters"
+        )
+    return texts.replace("", None)
+
+
+def tissue_of_file(adata: AnnData) -> TissueHint | None:
+    """The one tissue that a column of obs names for all cells, if there is one."""
+    for column in OBS_COLUMNS:
+        if column in adata.obs:
+            values = adata.obs[column].dropna().astype(str).unique()
+            return TissueHint(" ".join(values[0].split())[:60], by="file") if len(values) == 1 else None
+    return None
 
 
 class DrugResponse(Task[DrugResult]):
@@ -265,7 +503,7 @@ class DrugResponse(Task[DrugResult]):
     """
 
     command = "drug_response"
-    obs = (DRUG_RESPONSE, P_SENSITIVE)
+    obs: tuple[str, ...] = (DRUG_RESPONSE, P_SENSITIVE)
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from instructcell import __version__, batches
 from instructcell.align import AlignedCells
 from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look
 from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.context import FileContext
 from instructcell.coverage import label_markers
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
@@ -33,12 +34,19 @@ from instructcell.processor import Prompt
 from instructcell.prompts import generation_prompt
 from instructcell.retrieval import MarkerEvidence, marker_evidence, markers
 from instructcell.tasks import (
+    BROADER_CONFIDENCE,
+    BROADER_TYPE,
+    BROADER_TYPE_ID,
     CELL_TYPE,
     CELL_TYPE_ID,
+    CLUSTER_CONFIDENCE,
+    CLUSTER_TYPE,
+    CLUSTER_TYPE_ID,
     CONFIDENCE,
     DRUG_RESPONSE,
     EMBED_CELLS,
     EMBEDDING,
+    FAMILIARITY,
     P_SENSITIVE,
     RUN,
     UNKNOWN,
@@ -53,11 +61,18 @@ from instructcell.tasks import (
 )
 
 __all__ = [
+    "BROADER_CONFIDENCE",
+    "BROADER_TYPE",
+    "BROADER_TYPE_ID",
     "CELL_TYPE",
     "CELL_TYPE_ID",
+    "CLUSTER_CONFIDENCE",
+    "CLUSTER_TYPE",
+    "CLUSTER_TYPE_ID",
     "CONFIDENCE",
     "DRUG_RESPONSE",
     "EMBEDDING",
+    "FAMILIARITY",
     "P_SENSITIVE",
     "RUN",
     "UNKNOWN",
@@ -93,6 +108,8 @@ def annotate(
     force: bool = False,
     engine: str = "auto",
     batch_size: int = 256,
+    context: bool = True,
+    by: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AnnotationResult:
     """Name the type of every cell and write it into `adata`.
@@ -117,6 +134,11 @@ def annotate(
         to the language model the cells it is not certain of. "auto": "lm" up to 20,000 cells, "readout" above.
     batch_size
         Cells the language model reads at once.
+    context
+        Whether the file as a whole counts: the tissue its cells look like makes the types of other tissues less likely,
+        and a cell leans towards its neighbours where the model doubts. False: each cell is read by itself.
+    by
+        Column of obs that holds clusters: each is also named from all of its cells.
     progress
         Called with (done, total, what) after every batch.
 
@@ -124,12 +146,16 @@ def annotate(
     -------
     AnnotationResult
         `adata` gains obs `instructcell_cell_type`, `instructcell_cell_type_id`, `instructcell_confidence`, obsm
-        `X_instructcell` and uns `instructcell`.
+        `X_instructcell` and uns `instructcell`; without `labels` also `instructcell_broader_type`,
+        `instructcell_broader_type_id` and `instructcell_broader_confidence`, the narrowest type that is sure: the cell
+        type, or one above it in the Cell Ontology; with a checkpoint that knows where its training cells lie
+        `instructcell_familiarity`, 0..1 and small for cells of unseen types; with `by`
+        `instructcell_cluster_type`, `instructcell_cluster_type_id` and `instructcell_cluster_confidence`.
 
     Raises
     ------
     LabelError
-        One of `labels` matches no type the checkpoint knows.
+        One of `labels` matches no type the checkpoint knows, or `by` names no column of clusters.
     MatrixError, GeneAlignmentError
         The file holds no usable expression, or too few known genes.
     CheckpointError
@@ -139,6 +165,7 @@ def annotate(
     --------
     >>> result = annotate(adata, tissue="pancreatic islet")
     >>> result.composition
+    >>> annotate(adata, by="leiden").clusters
     """
     steps = annotate_steps(
         adata,
@@ -148,6 +175,8 @@ def annotate(
         reading=Reading(layer, scale, species, gene_column, force),
         engine=engine,
         batch_size=batch_size,
+        context=context,
+        by=by,
     )
     return finish(steps, Annotation.what, progress)
 
@@ -163,10 +192,13 @@ def annotate_steps(
     batch_size: int = 256,
     rows: Sequence[int] | np.ndarray | None = None,
     report: DatasetReport | None = None,
+    context: bool | FileContext = True,
+    by: str | None = None,
 ) -> Steps[AnnotationResult]:
     """Work of `annotate`, yielding (done, total) after every batch.
 
-    With `rows` only those cells are read and nothing is written to `adata`. A `report` spares a second look at it.
+    With `rows` only those cells are read and nothing is written to `adata`; its other cells are still their context. A
+    `report`, and a `context` of the same file and words, spare a second look at it.
     """
     loaded = open_checkpoint(checkpoint)
     report = _report(adata, loaded, report, reading)
@@ -179,6 +211,8 @@ def annotate_steps(
         tissue=tissue,
         engine=engine,
         batch_size=batch_size,
+        context=context,
+        by=by,
     )
     return (yield from work(task, adata, reading, rows))
 
@@ -292,6 +326,7 @@ def work(
     task: Task[Result], adata: AnnData, reading: Reading, rows: Sequence[int] | np.ndarray | None = None
 ) -> Steps[Result]:
     """Score the chosen cells piece by piece; the result of all cells is written into `adata`."""
+    task.prepare(adata, reading)
     chosen = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
     parts: list[Arrays] = []
     for done, part in scored(task, adata, reading, chosen):

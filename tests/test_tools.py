@@ -46,6 +46,9 @@ def test_annotation_writes_its_keys_and_leaves_the_rest_alone(adata, checkpoint)
         "instructcell_cell_type",
         "instructcell_cell_type_id",
         "instructcell_confidence",
+        "instructcell_broader_type",
+        "instructcell_broader_type_id",
+        "instructcell_broader_confidence",
     }
     assert (adata.X != before.X).sum() == 0
     pd.testing.assert_frame_equal(adata.obs[before.obs.columns], before.obs)

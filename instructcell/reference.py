@@ -1,0 +1,113 @@
+"""What the checkpoint's training cells look like in embedding space, and how far a cell lies from them.
+
+Cells of a type that training never saw lie far from every type it saw. The distance is Mahalanobis' to the nearest
+type's mean, with one covariance within types for all (Lee et al. 2018, arXiv:1807.03888).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from sklearn.covariance import LedoitWolf
+
+from instructcell.errors import CheckpointError
+
+REFERENCE = "reference.safetensors"
+N_QUANTILES = 401
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Types in embedding space.
+
+    Attributes
+    ----------
+    means
+        [C, Z] of the types, whitened.
+    whiten
+        [Z, Z] embedding @ whiten has the covariance 1 within types.
+    quantiles
+        [Q] distances of held-out cells that were named rightly, evenly spaced from the least to the largest.
+    weights
+        sha256 of the model it was fitted to.
+    """
+
+    means: np.ndarray
+    whiten: np.ndarray
+    quantiles: np.ndarray
+    weights: str = ""
+
+    @classmethod
+    def fit(cls, embedding: np.ndarray, types: np.ndarray) -> Reference:
+        """Means and covariance of training cells: embedding [N, Z], types [N]; `quantiles` are theirs until set."""
+        names, codes = np.unique(types, return_inverse=True)
+        embedding = embedding.astype(np.float64)
+        means = np.stack([embedding[codes == code].mean(axis=0) for code in range(len(names))])
+        precision = LedoitWolf(assume_centered=True).fit(embedding - means[codes]).precision_
+        whiten = np.linalg.cholesky(precision)
+        reference = cls((means @ whiten).astype(np.float32), whiten.astype(np.float32), np.zeros(1, np.float32))
+        return reference.judged_by(reference.distance(embedding))
+
+    def judged_by(self, distances: np.ndarray, weights: str = "") -> Reference:
+        """The same types, with the distances [N] that known cells have."""
+        quantiles = np.quantile(distances, np.linspace(0.0, 1.0, N_QUANTILES)).astype(np.float32)
+        return Reference(self.means, self.whiten, quantiles, weights or self.weights)
+
+    def distance(self, embedding: np.ndarray) -> np.ndarray:
+        """Distance [N] of cells [N, Z] from the nearest type; 0 is its mean."""
+        cells = embedding.astype(np.float32) @ self.whiten  # [N, Z]
+        squared = (cells**2).sum(axis=1)[:, None] - 2 * cells @ self.means.T + (self.means**2).sum(axis=1)
+        return np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+
+    @property
+    def usual(self) -> float:
+        """The median distance of known cells."""
+        return float(np.median(self.quantiles))
+
+    def familiarity(self, distance: np.ndarray) -> np.ndarray:
+        """Share of known cells that lie at least as far away as each distance [N], 0..1: small for unseen types."""
+        return 1.0 - np.interp(distance, self.quantiles, np.linspace(0.0, 1.0, len(self.quantiles)))
+
+
+def save_reference(reference: Reference, folder: Path) -> Path:
+    """Write the reference into a checkpoint folder."""
+    path = folder / REFERENCE
+    arrays = {name: np.ascontiguousarray(getattr(reference, name)) for name in ("means", "whiten", "quantiles")}
+    save_file(arrays, path, metadata={"config": json.dumps({"weights": reference.weights})})
+    path.chmod(0o644)  # safetensors writes for its owner alone
+    return path
+
+
+def load_reference(folder: Path, weights: str) -> Reference | None:
+    """The reference of a checkpoint folder, None where it has none.
+
+    Parameters
+    ----------
+    weights
+        sha256 of the model beside it.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or was fitted to other weights.
+    """
+    path = folder / REFERENCE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            config = json.loads(file.metadata()["config"])
+            reference = Reference(*(file.get_tensor(name) for name in ("means", "whiten", "quantiles")), **config)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be loaded ({error}); copy the checkpoint again.") from error
+    if reference.weights != weights:
+        raise CheckpointError(
+            f"{path} was fitted to other weights than those beside it; fit it anew with "
+            f"`instructcell train --recalibrate`, or delete {REFERENCE}: cells of unseen types are then not looked for."
+        )
+    return reference
