@@ -45,7 +45,8 @@ def umap(
     if layout == "pca":
         positions = principal_axes(np.asarray(embedding))
     elif layout == "umap":
-        positions = _kept_map(adata, seed) if basis == EMBEDDING else map_cells(np.asarray(embedding), seed=seed)
+        own = basis == EMBEDDING
+        positions = map_positions(adata, seed=seed) if own else map_cells(np.asarray(embedding), seed=seed)
     else:
         raise InstructCellError(f"found layout='{layout}', expected 'umap' or 'pca'")
     return scatter(positions, values, names=adata.obs_names, confidence=adata.obs.get(CONFIDENCE), title=_title(color))
@@ -84,6 +85,15 @@ def scatter(
             hovertemplate=f"{value}<br>%{{text}}<br>confidence %{{customdata[1]:.2f}}<extra></extra>",
         )
     return _map_axes(figure, title)
+
+
+def map_positions(adata: AnnData, *, seed: int = 0) -> np.ndarray:
+    """The map [N, 2] of `X_instructcell`: the one in obsm if its mark in uns says that it is of this embedding."""
+    embedding = np.ascontiguousarray(adata.obsm[EMBEDDING], dtype=np.float32)
+    mark = f"{hashlib.sha256(embedding.tobytes()).hexdigest()}, seed {seed}"
+    if str(adata.uns.get(MAP, "")) != mark or np.shape(adata.obsm.get(MAP)) != (adata.n_obs, 2):
+        adata.obsm[MAP], adata.uns[MAP] = map_cells(embedding, seed=seed), mark
+    return np.asarray(adata.obsm[MAP])
 
 
 def composition(adata: AnnData, *, color: str = CELL_TYPE) -> go.Figure:
@@ -187,15 +197,6 @@ def colours(values: pd.Series) -> dict[str, str]:
     if (values.astype(str) == UNKNOWN).any():
         palette[UNKNOWN] = GREY
     return palette
-
-
-def _kept_map(adata: AnnData, seed: int) -> np.ndarray:
-    """The map [N, 2] of `X_instructcell`: the one in obsm if its mark in uns says that it is of this embedding."""
-    embedding = np.ascontiguousarray(adata.obsm[EMBEDDING], dtype=np.float32)
-    mark = f"{hashlib.sha256(embedding.tobytes()).hexdigest()}, seed {seed}"
-    if str(adata.uns.get(MAP, "")) != mark or np.shape(adata.obsm.get(MAP)) != (adata.n_obs, 2):
-        adata.obsm[MAP], adata.uns[MAP] = map_cells(embedding, seed=seed), mark
-    return np.asarray(adata.obsm[MAP])
 
 
 def _need(holder: object, key: str, where: str, remedy: str) -> pd.Series:

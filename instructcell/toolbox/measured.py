@@ -1,0 +1,1 @@
+"""Tools that read expression as it was measured."""

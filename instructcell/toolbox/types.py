@@ -1,0 +1,272 @@
+"""Tools that name cells: annotation of all or some, how many there are of a type, why, and a first look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotly.graph_objects import Figure
+
+from instructcell import pl, tools
+from instructcell.batches import Reading
+from instructcell.errors import InstructCellError, LabelError
+from instructcell.events import Progress
+from instructcell.generation import stream_answer
+from instructcell.retrieval import MarkerEvidence
+from instructcell.toolbox.arguments import UNSURE, Annotate, Cells, Count, OfCells
+from instructcell.toolbox.cells import chosen, with_subtypes
+from instructcell.toolbox.core import Steps, Toolbox, reported, tool
+from instructcell.workspace import DataFile, Result, Selection
+
+FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
+EVIDENCE_TYPES, EVIDENCE_GENES = 4, 4  # cell types whose markers are cited, and how many of each
+TYPE_COLUMNS = (tools.CELL_TYPE, tools.CELL_TYPE_ID, tools.CONFIDENCE)
+
+
+@tool(Annotate, "Name the cell type of all or some cells, with calibrated confidence and the markers they express.")
+def annotate(box: Toolbox, asked: Annotate) -> Steps:
+    """Write the types into obs; cells that were not asked about keep theirs."""
+    selection = yield from chosen(box, asked.cells)
+    file = box.workspace.use(selection.file)
+    everything = len(selection.rows) == file.adata.n_obs
+    result = yield from _annotation(box, file, selection, asked, everything=everything)
+    given = {"labels": list(asked.labels), "tissue": asked.tissue, "selection": "" if everything else selection.name}
+    columns = {
+        name: result.table[column]
+        for name, column in zip(TYPE_COLUMNS, ("cell_type", "cell_type_id", "confidence"), strict=True)
+    }
+    write_answers(box, file, selection.rows, columns, ("annotate", result.report, {"species": asked.species, **given}))
+    evidence = _evidence(box, file, result)
+    markers = tools.evidence_frame(evidence, EVIDENCE_GENES)
+    tables = {
+        "cell types": result.composition,
+        "cells": result.table.rename_axis("cell").reset_index(),
+        "markers": markers,
+    }
+    if everything:
+        del tables["cells"]
+    return Result(
+        "annotate",
+        facts={**about(selection), **_annotation_facts(result), "labels": list(asked.labels)},
+        tables={name: table for name, table in tables.items() if len(table)},
+        figures=_figures(file) if everything else {},
+        sources=tuple(dict.fromkeys(str(source) for source in markers["source"])),
+        notes=(*(f"{found.cell_type}: {found.sentence(EVIDENCE_GENES)}" for found in evidence),),
+        file=file.name,
+        selection=selection,
+        payload=result,
+    )
+
+
+@tool(Count, "How many of the cells are of a type, its subtypes counted with it.")
+def count_cells(box: Toolbox, asked: Count) -> Steps:
+    """Count in the annotation, which is made when it is not there."""
+    selection = yield from chosen(box, asked.cells)
+    file = box.workspace.require(selection.file)
+    table = yield from annotated(box, file)
+    table = table.iloc[selection.rows]
+    names = with_subtypes(box.checkpoint, asked.cell_type)
+    hits = table["cell_type"].isin(names)
+    found = table.loc[hits, "cell_type"].value_counts()
+    n = int(hits.sum())
+    evidence = _evidence_of(box, file, names[0], selection.rows[hits.to_numpy()])
+    return Result(
+        "count_cells",
+        facts={
+            **about(selection),
+            "cell_type": names[0],
+            "n": n,
+            "share": n / len(table),
+            "mean_confidence": table.loc[hits, "confidence"].mean() if n else None,
+            "parts": {str(name): int(count) for name, count in found.items()},
+        },
+        tables={"markers": tools.evidence_frame([evidence], EVIDENCE_GENES)}
+        if evidence is not None and evidence.supported
+        else {},
+        notes=() if evidence is None else (f"{evidence.cell_type}: {evidence.sentence(EVIDENCE_GENES)}",),
+        file=file.name,
+        selection=selection,
+    )
+
+
+@tool(
+    OfCells,
+    "A quick look: what the language model says of cells of the most frequent kind in a small sample.",
+    logged=False,
+)
+def first_look(box: Toolbox, asked: OfCells) -> Steps:
+    """Score a sample, then let the model say in its own words what the most frequent kind of it is."""
+    selection = yield from chosen(box, asked.cells)
+    file = box.workspace.require(selection.file)
+    rows = selection.rows
+    if len(rows) > FIRST_LOOK:
+        rows = np.sort(np.random.default_rng(0).choice(rows, FIRST_LOOK, replace=False))
+    steps = tools.annotate_steps(file.adata, checkpoint=box.checkpoint, rows=rows, report=file.report)
+    guesses = tools.finish(steps).table["best_guess"].to_numpy()
+    kind = str(pd.Series(guesses).value_counts().index[0])
+    together = rows[guesses == kind][:READ_TOGETHER]
+    cells = tools.align_rows(file.adata, box.checkpoint, file.report, together)
+    prompt = box.checkpoint.processor.prompt("Which cell type is this?", len(together))
+    pieces = stream_answer(
+        box.checkpoint.model, box.checkpoint.processor, prompt, cells.counts, cells.measured, max_new_tokens=48
+    )
+    said = " ".join("".join(pieces).split())
+    if not agrees(said, kind, box.checkpoint.labels.names):
+        said = ""
+    facts = {**about(selection), "said": said, "kind": kind, "n_read": len(together), "n_sampled": len(rows)}
+    return Result("first_look", facts=facts, file=file.name, selection=selection)
+    yield  # a generator like all tools, though nothing is reported in between
+
+
+def annotated(box: Toolbox, file: DataFile) -> Generator[Progress, None, pd.DataFrame]:
+    """The latest types of all cells of a file [N]: `cell_type` and `confidence`; annotated now if they are not."""
+    if tools.CELL_TYPE not in box.workspace.written(file.name) or not _complete(file):
+        yield from box.steps("annotate", cells=Cells(file=file.name))
+    obs = file.adata.obs
+    return pd.DataFrame(
+        {"cell_type": obs[tools.CELL_TYPE].astype(str), "confidence": obs[tools.CONFIDENCE].astype(float)}
+    )
+
+
+def about(selection: Selection) -> dict[str, Any]:
+    """Facts that every result about cells has."""
+    return {"file": selection.file, "cells": selection.name, "n_cells": len(selection.rows)}
+
+
+def agrees(said: str, kind: str, names: Sequence[str]) -> bool:
+    """Whether the language model wrote a sentence that names the type the scores give, and no other of `names`."""
+    low, kind = said.lower(), kind.lower()
+    bare = low.rstrip(".") in {kind, *(name.lower() for name in names)}
+    if kind not in low or bare or len(said) > 300:
+        return False
+    rest = low.replace(kind, " ")
+    return not any(name.lower() in rest for name in names if name.lower() not in kind)
+
+
+def write_answers(
+    box: Toolbox,
+    file: DataFile,
+    rows: np.ndarray,
+    columns: Mapping[str, pd.Series],
+    run: tuple[str, Any, Mapping[str, Any]],
+) -> None:
+    """Write answers [n] into obs: every cell holds its latest one, "" or NaN where it was not asked about.
+
+    `run` is the command, the doctor's report and the arguments, as the record in uns holds them.
+    """
+    adata, written = file.adata, box.workspace.written(file.name)
+    for name, values in columns.items():
+        number = pd.api.types.is_numeric_dtype(values)
+        whole: Any = np.full(adata.n_obs, np.nan, np.float32) if number else np.full(adata.n_obs, "", object)
+        if name in written:
+            whole[:] = adata.obs[name].to_numpy()
+        whole[rows] = values.to_numpy()
+        adata.obs[name] = whole if number else pd.Categorical(whole)
+    box.workspace.note_written(file.name, *columns)
+    command, report, arguments = run
+    tools._record(adata, command, box.checkpoint, report, dict(arguments))
+
+
+def _complete(file: DataFile) -> bool:
+    return not (file.adata.obs[tools.CELL_TYPE].astype(str) == "").any()
+
+
+def _annotation(
+    box: Toolbox, file: DataFile, selection: Selection, asked: Annotate, *, everything: bool
+) -> Generator[Progress, None, tools.AnnotationResult]:
+    """The annotation of all or some cells; that of all cells is made once for each list of labels and kept."""
+    key = ("annotate", *asked.labels)
+    known = box.workspace.recall(file.name, *key) if everything else None
+    if known is not None and not (asked.tissue or asked.species):
+        return known
+    steps = tools.annotate_steps(
+        file.adata,
+        checkpoint=box.checkpoint,
+        reading=Reading(species=asked.species),
+        tissue=asked.tissue,
+        rows=None if everything else selection.rows,
+        report=file.report,
+        labels=asked.labels or None,
+    )
+    result = yield from reported(steps, "annotating cells")
+    if everything:
+        box.workspace.remember(file.name, *key, value=result)
+    return result
+
+
+def _annotation_facts(result: tools.AnnotationResult) -> dict[str, Any]:
+    table = result.table
+    weak = table[table["confidence"] < UNSURE]
+    pairs = weak.groupby(["best_guess", "runner_up"], observed=True).size().sort_values(ascending=False)
+    doubt = {} if pairs.empty else {"between": [str(name) for name in pairs.index[0]], "cells": int(pairs.iloc[0])}
+    facts: dict[str, Any] = {
+        "composition": result.composition,
+        "n_unknown": int((table["cell_type"] == tools.UNKNOWN).sum()),
+        "unknown_share": result.unknown_share,
+        "n_weak": len(weak),
+        "weak_share": len(weak) / len(table),
+        "doubt": doubt,
+        "unsure_below": UNSURE,
+        "engine": result.engine_words,
+        "coverage": coverage_facts(result.report),
+    }
+    if len(table) == 1:
+        facts["cell"] = {"name": str(table.index[0]), **table.iloc[0].to_dict()}
+    return facts
+
+
+def coverage_facts(report: Any) -> dict[str, Any]:
+    """What a reading rests on: genes, species, the matrix and what the doctor noticed."""
+    names = ("n_shared_genes", "coverage", "species", "matrix", "scale", "counts_recovered")
+    return {**{name: getattr(report, name) for name in names}, "warnings": [str(text) for text in report.warnings]}
+
+
+def _evidence(box: Toolbox, file: DataFile, result: tools.AnnotationResult) -> list[MarkerEvidence]:
+    """The markers that the largest groups express."""
+    known = result.composition[result.composition["cell_type"] != tools.UNKNOWN]
+    found = []
+    for name in known["cell_type"].head(EVIDENCE_TYPES):
+        rows = result.rows[(result.table["cell_type"] == name).to_numpy()]
+        found.append(_evidence_of(box, file, str(name), rows))
+    return [one for one in found if one is not None]
+
+
+def _evidence_of(box: Toolbox, file: DataFile, name: str, rows: np.ndarray) -> MarkerEvidence | None:
+    """Marker evidence for cells called `name`; None without cells, or where no source lists markers of it."""
+    if len(rows) == 0:
+        return None
+    label = box.checkpoint.labels.find(name)
+    asked = label.id if label is not None and label.id else name
+    try:
+        found = tools.evidence_of(file.adata, asked, rows, checkpoint=box.checkpoint, report=file.report, max_cells=300)
+    except LabelError:
+        return None
+    return replace(found, cell_type=name)
+
+
+def _figures(file: DataFile) -> dict[str, Callable[[], Figure]]:
+    adata = file.adata
+    return {"composition": lambda: pl.composition(adata), "map": lambda: pl.umap(adata)}
+
+
+def resolve_type(box: Toolbox, name: str) -> str:
+    """The checkpoint's name for a type, or a LabelError that names close ones."""
+    label = box.checkpoint.labels.find(name)
+    if label is None:
+        close = ", ".join(box.checkpoint.labels.close_to(name, 5))
+        raise LabelError(f"'{name}' is not a cell type this checkpoint knows. Close ones: {close}")
+    return label.name
+
+
+def most_frequent_type(box: Toolbox, selection: Selection) -> Generator[Progress, None, str]:
+    """The type that most of the cells were called, unknown ones left out."""
+    file = box.workspace.require(selection.file)
+    table = yield from annotated(box, file)
+    named = table["cell_type"].iloc[selection.rows]
+    counts = named[named != tools.UNKNOWN].value_counts()
+    if counts.empty:
+        raise InstructCellError(f"all {len(named):,} cells of {selection.name} are unknown; name a cell type instead")
+    return str(counts.index[0])
