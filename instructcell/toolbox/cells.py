@@ -158,7 +158,7 @@ def _by_columns(box: Toolbox, file: DataFile, cells: Cells) -> Conditions:
         from instructcell.analysis import find_by_gene
 
         hit = find_by_gene(file.adata, cells.expresses, report=file.report)
-        found.append((mask_of(np.asarray(hit.rows), len(obs)), f"cells that express {hit.gene}"))
+        found.append((mask_of(np.asarray(hit.rows), len(obs)), f"cells that express {cells.expresses}"))
     return found
 
 
