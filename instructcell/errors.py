@@ -39,3 +39,11 @@ class ResourceError(InstructCellError):
 
 class ConfigError(InstructCellError):
     """A recipe or config file holds an unknown key or a value out of range."""
+
+
+class LanguageModelError(InstructCellError):
+    """A generative language model cannot be reached, is of the wrong kind, or is given more than it can read."""
+
+
+class GeneTextError(InstructCellError):
+    """A table of gene descriptions cannot be read, or describes too few of the genes."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,9 @@ from instructcell.tasks import (
     Task,
     calibrate,
 )
+
+if TYPE_CHECKING:
+    from instructcell.literature.embed import TextOptions
 
 __all__ = [
     "BROADER_CONFIDENCE",
@@ -220,6 +223,9 @@ def annotate_steps(
 def embed(
     adata: AnnData,
     *,
+    encoder: str = "expression",
+    obsm: str | None = None,
+    text: TextOptions | None = None,
     checkpoint: str | Path | Checkpoint = "mini",
     species: str | None = None,
     layer: str | None = None,
@@ -229,20 +235,54 @@ def embed(
     batch_size: int = EMBED_CELLS,
     progress: ProgressCallback | None = None,
 ) -> np.ndarray:
-    """Write the cell encoder's view of every cell into obsm `X_instructcell` and return it.
+    """Write an encoder's view of every cell into obsm and return it.
+
+    Parameters
+    ----------
+    encoder
+        "expression": the checkpoint's cell encoder (obsm `X_instructcell`). "sentence": the cell as a ranked list of
+        gene names, read by a text encoder. "gene_text": descriptions of its genes, weighted by expression. "fusion":
+        sentence and expression beside each other.
+    obsm
+        Key to write instead of the usual one (`X_sentence`, `X_gene_text`, `X_fusion`).
+    text
+        Text encoder, sentence, gene table and ablations, see `instructcell.literature.embed.TextOptions`.
+    species, layer, scale, gene_column, force
+        As for `annotate`.
 
     Returns
     -------
     numpy.ndarray
         [N, Z] float32.
 
+    Raises
+    ------
+    ConfigError
+        There is no such encoder.
+
     Examples
     --------
     >>> embed(adata).shape
+    >>> embed(adata, encoder="sentence", obsm="X_ranked")
     """
     reading = Reading(layer, scale, species, gene_column, force)
     steps = embed_steps(adata, checkpoint=checkpoint, reading=reading, batch_size=batch_size)
-    return finish(steps, Embedding.what, progress)
+    if encoder == "expression":
+        earlier = adata.obsm.get(EMBEDDING)
+        embedding = finish(steps, Embedding.what, progress)
+        if obsm is not None and obsm != EMBEDDING:
+            adata.obsm[obsm] = adata.obsm.pop(EMBEDDING)
+            if earlier is not None:
+                adata.obsm[EMBEDDING] = earlier
+        return embedding
+    from instructcell.literature.embed import TextOptions
+    from instructcell.literature.embed import embed_steps as text_steps
+
+    options, view = text or TextOptions(), None
+    if encoder == "fusion" and options.expression is None:
+        view = finish(steps, Embedding.what, progress)
+    steps = text_steps(adata, encoder, options, obsm=obsm, reading=reading, expression_view=view)
+    return finish(steps, f"embedding cells by {encoder}", progress)
 
 
 def embed_steps(
