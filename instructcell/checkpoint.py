@@ -61,8 +61,8 @@ class Checkpoint:
     """A loaded checkpoint, ready to answer.
 
     `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below, drug_temperature and what
-    `train.calibrate` fits of context, back-off and clusters, and `card` is what evaluation.json says. `readout` names the
-    cells of large tables, `reference` knows where training cells lie; None where none was fitted.
+    `train.calibrate` fits of context, back-off and clusters, and `card` is what evaluation.json says. `readout` names
+    the cells of large tables, `reference` knows where training cells lie; None where none was fitted.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)

@@ -317,7 +317,8 @@ class Annotation(Task[AnnotationResult]):
         embedding, probabilities = pooled(embeddings), calibrate(raw, self._temperature)
         if self.context is not None:
             probabilities = self.context.apply(probabilities, embedding)
-        arrays = {"embedding": embedding, "by_lm": by_lm, **self._familiarity(embedding), **self._broader(probabilities)}
+        arrays = {"embedding": embedding, "by_lm": by_lm}
+        arrays |= self._familiarity(embedding) | self._broader(probabilities)
         probabilities = self._grouped(probabilities)
         if self.by is not None:
             arrays["probabilities"] = probabilities.astype(np.float32)

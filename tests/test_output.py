@@ -16,7 +16,10 @@ from instructcell import stream, tools
 from instructcell.checkpoint import load_checkpoint
 from instructcell.output import OutputError, beside, check_output, tidy_columns, write_h5ad
 
-OURS = ("instructcell_cell_type", "instructcell_cell_type_id", "instructcell_confidence", "X_instructcell")
+OURS = (
+    "instructcell_cell_type", "instructcell_cell_type_id", "instructcell_confidence",
+    "instructcell_broader_type", "instructcell_broader_type_id", "instructcell_broader_confidence", "X_instructcell",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
