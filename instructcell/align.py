@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -128,7 +129,7 @@ class Aligner:
     Attributes
     ----------
     slots
-        int [genes of the file]: the model's slot of each gene, -1 for none.
+        int32 [genes of the file]: the model's slot of each gene, -1 for none.
     measured
         bool [G]: whether the file measured the gene.
     report
@@ -146,7 +147,7 @@ class Aligner:
         if matrix.shape[1] != len(report.gene_symbols):
             raise ValueError(f"the report is of {len(report.gene_symbols)} genes, {matrix.name} has {matrix.shape[1]}")
         where = {gene: slot for slot, gene in enumerate(genes)}
-        slots = np.array([-1 if symbol is None else where.get(symbol, -1) for symbol in report.gene_symbols], np.int64)
+        slots = np.array([-1 if symbol is None else where.get(symbol, -1) for symbol in report.gene_symbols], np.int32)
         measured = np.zeros(len(genes), dtype=bool)
         measured[slots[slots >= 0]] = True
         if report.coverage is None or report.n_shared_genes != measured.sum():
@@ -159,14 +160,35 @@ class Aligner:
         return cls(slots, measured, report)
 
     def counts(self, rows: sp.csr_matrix) -> sp.csr_matrix:
-        """Rows of the file as stored, csr [n, genes of the file] -> csr float32 [n, G] on the linear scale."""
+        """Rows of the file as stored, csr [n, genes of the file] -> csr float32 [n, G] on the linear scale.
+
+        No slot stands twice in a cell; the slots of a cell are in the order of the file's genes.
+        """
         linear = to_linear(rows, self.report.scale_detail)
-        slots = self.slots[linear.indices]
-        kept = slots >= 0
-        ends = np.concatenate([[0], np.cumsum(kept)])[linear.indptr]
-        counts = sp.csr_matrix((linear.data[kept], slots[kept], ends), shape=(rows.shape[0], len(self.measured)))
-        counts.sum_duplicates()  # sorts the indices as well
-        return counts
+        slots = np.take(self.slots, linear.indices)
+        keep = slots >= 0
+        if self.shared.any():
+            keep[self._sum_shared(linear, slots)] = False
+        kept = np.flatnonzero(keep)
+        ends = np.searchsorted(kept, linear.indptr)
+        return sp.csr_matrix((linear.data[kept], slots[kept], ends), shape=(rows.shape[0], len(self.measured)))
+
+    @cached_property
+    def shared(self) -> np.ndarray:
+        """bool [G + 1]: whether several genes of the file have the slot; the last stands for slot -1."""
+        times = np.bincount(self.slots[self.slots >= 0], minlength=len(self.measured))
+        return np.append(times > 1, False)
+
+    def _sum_shared(self, linear: sp.csr_matrix, slots: np.ndarray) -> np.ndarray:
+        """Sum, in place, the values of a cell that have one slot into the first of them; positions of the others.
+
+        They are few as a rule, and the rest, the order of the file's genes too, stays as it is.
+        """
+        at = np.flatnonzero(self.shared[slots])
+        cells = np.searchsorted(linear.indptr, at, side="right") - 1
+        _, first, group = np.unique(cells * len(self.shared) + slots[at], return_index=True, return_inverse=True)
+        linear.data[at[first]] = np.bincount(group, weights=linear.data[at])
+        return np.delete(at, first)
 
 
 def _too_few(adata: AnnData, report: DatasetReport, n_genes: int) -> str:

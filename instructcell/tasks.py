@@ -572,7 +572,7 @@ def encode(encoder: SparseCellEncoder, cells: AlignedCells) -> Tensor:
         counts.eliminate_zeros()
     values, columns, starts = (
         torch.from_numpy(np.asarray(array, dtype)).to(encoder.expression.device)
-        for array, dtype in ((counts.data, np.float32), (counts.indices, np.int64), (counts.indptr[:-1], np.int64))
+        for array, dtype in ((counts.data, np.float32), (counts.indices, np.int32), (counts.indptr[:-1], np.int32))
     )
     measured = torch.from_numpy(np.asarray(cells.measured, bool)).to(encoder.expression.device)
     return encoder(values, columns, starts, measured)
