@@ -74,9 +74,17 @@ def _one_cell_text(row: pd.Series, whose: str) -> str:
     )
     if row["cell_type"] == UNKNOWN:
         guess = f"The best guess is {row['best_guess']} with a probability of {row['confidence']:.2f}"
-        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.\n"
+        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.{_broader_of(row)}\n"
     name = f"{row['cell_type']} ({row['cell_type_id']})" if row["cell_type_id"] else row["cell_type"]
-    return f"\n\n**{whose}**: **{name}**, confidence {row['confidence']:.2f}{second}.\n"
+    return f"\n\n**{whose}**: **{name}**, confidence {row['confidence']:.2f}{second}.{_broader_of(row)}\n"
+
+
+def _broader_of(row: pd.Series) -> str:
+    """The broader type that is sure of one cell, where its own is not."""
+    broader = row.get("broader_type", UNKNOWN)
+    if broader in (UNKNOWN, row["best_guess"]):
+        return ""
+    return f" Sure is the broader type: {broader}, {row['broader_confidence']:.2f}."
 
 
 def share_text(result: AnnotationResult, asked: str, names: Sequence[str]) -> str:
@@ -112,6 +120,12 @@ def coverage_text(report: DatasetReport, title: str = "What this rests on") -> s
     return f"\n**{title}.** {' '.join(lines)}\n"
 
 
+def context_text(result: AnnotationResult) -> str:
+    """What was made of the file as a whole."""
+    said = result.context_words
+    return f"\n**Context.** {' '.join(said)}\n" if said else ""
+
+
 def weakness_text(result: AnnotationResult) -> str:
     """How many calls are uncertain, and between which types they waver."""
     if len(result.table) < 2:
@@ -123,7 +137,20 @@ def weakness_text(result: AnnotationResult) -> str:
     (first, second), n = pairs.index[0], int(pairs.iloc[0])
     between = f" Most often ({n:,} cells) the doubt is between {first} and {second}." if second else ""
     share = len(weak) / len(result.table)
-    return f"\n**Weak points.** {len(weak):,} cells ({percent(share)}) have a confidence below {SURE:g}.{between}\n"
+    said = f"{len(weak):,} cells ({percent(share)}) have a confidence below {SURE:g}.{between}{_broader_text(result)}"
+    return f"\n**Weak points.** {said}\n"
+
+
+def _broader_text(result: AnnotationResult) -> str:
+    """The broader types that are sure where the cell type is not."""
+    found = result.broader.head(3)
+    if found.empty:
+        return ""
+    named = ", ".join(
+        f"{row.broader_type} ({row.cells:,} {'cell' if row.cells == 1 else 'cells'}, {row.mean_confidence:.2f})"
+        for row in found.itertuples()
+    )
+    return f" Sure at a broader type only: {named}."
 
 
 def drug_text(result: DrugResult, whose: str, by: pd.Series | None) -> str:

@@ -188,6 +188,7 @@ def inspect_file(
 @app.command(
     epilog=_example(
         "instructcell annotate cells.h5ad -o annotated.h5ad --tissue 'pancreatic islet'",
+        "instructcell annotate cells.h5ad -o annotated.h5ad --by leiden",
         "instructcell annotate million_cells.h5ad -o annotated.h5ad --resume",
     )
 )
@@ -211,6 +212,17 @@ def annotate(
             "model what it is not certain of. auto: lm up to 20,000 cells, readout above.",
         ),
     ] = "auto",
+    by: Annotated[
+        str | None, typer.Option("--by", help="Column of obs that holds clusters: each is named from all of its cells.")
+    ] = None,
+    context: Annotated[
+        bool,
+        typer.Option(
+            "--context/--no-context",
+            help="The tissue that the file as a whole looks like, and a cell's neighbours, count; or each cell is read "
+            "by itself.",
+        ),
+    ] = True,
     model: Model = "mini",
     resume: Resume = False,
     force: Force = False,
@@ -220,7 +232,8 @@ def annotate(
     """Name the type of every cell.
 
     Writes obs instructcell_cell_type, instructcell_cell_type_id and instructcell_confidence and obsm X_instructcell;
-    X and the columns that were there stay as they are. A file larger than memory is read in rows.
+    without --labels also instructcell_broader_type, _id and _confidence: the narrowest type that is sure, the cell type
+    or one above it. X and the columns that were there stay as they are. A file larger than memory is read in rows.
     """
     _check_streamed(file, output, force=force)
     from instructcell import stream
@@ -236,6 +249,8 @@ def annotate(
             tissue=tissue,
             reading=Reading(layer, scale, species, gene_column, few_genes_ok),
             engine=engine,
+            context=context,
+            by=by,
             resume=resume,
             progress=progress,
         )
@@ -243,6 +258,12 @@ def annotate(
     n_cells = len(result.table)
     measured = f"{n_cells:,} cells, {result.coverage:.0%} of the model's genes measured, {result.engine_words}"
     terminal.table(result.composition, measured)
+    if len(result.broader):
+        terminal.table(result.broader, "sure only at a broader type")
+    if result.clusters is not None:
+        terminal.table(result.clusters.reset_index(), f"clusters of {by}, each named from all of its cells")
+    for sentence in result.context_words:
+        terminal.remark(sentence)
     terminal.document(
         {
             "file": file,
@@ -251,7 +272,10 @@ def annotate(
             "gene_coverage": result.coverage,
             "engine": result.engine,
             "n_by_lm": result.n_by_lm,
+            "context": result.context_words,
             "composition": records(result.composition),
+            "broader": records(result.broader),
+            "clusters": [] if result.clusters is None else records(result.clusters.reset_index()),
             "cells": records(result.table.rename_axis("cell").reset_index()) if as_json else [],
         }
     )

@@ -25,6 +25,7 @@ from instructcell import answers, intents, pl, tools
 from instructcell.batches import Reading
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
+from instructcell.context import FileContext
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import DrugError, InstructCellError, LabelError
@@ -118,6 +119,7 @@ class Session:
         self.history: list[Turn] = []
         self._last: Request | None = None
         self._offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
+        self._contexts: dict[tuple[str | None, str | None], FileContext] = {}  # of the file, by what was said of it
         self._annotations: dict[tuple[str, ...], tools.AnnotationResult] = {}  # of all cells, by the types allowed
         self._written: set[str] = set()  # columns of obs that hold answers of this session
         self._n_generations = 0
@@ -240,6 +242,7 @@ class Session:
         report = tools.look_at(adata, self.checkpoint)
         tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
         self.adata, self.report, self.name = adata, report, name
+        self._contexts.clear()
         self._forget_results()
 
     def _forget_results(self) -> None:
@@ -328,7 +331,7 @@ class Session:
             yield from self._first_look(request, np.arange(self.adata.n_obs))
             result = yield from _run(self._annotation_steps(request, None), "annotating cells")
             self._annotations[request.labels] = result
-            self._written.update((tools.CELL_TYPE, tools.CELL_TYPE_ID, tools.CONFIDENCE))  # the tool wrote them
+            self._written.update(tools.obs_columns(result))  # the tool wrote them
             self.latest = result
         self._keep_annotation(request, result, "")
         return result
@@ -344,11 +347,7 @@ class Session:
 
     def _keep_annotation(self, request: Request, result: tools.AnnotationResult, selected: str) -> None:
         """Write the types of all or some cells into obs."""
-        columns = {
-            tools.CELL_TYPE: result.table["cell_type"],
-            tools.CELL_TYPE_ID: result.table["cell_type_id"],
-            tools.CONFIDENCE: result.table["confidence"],
-        }
+        columns = tools.obs_columns(result)
         given = {"labels": list(request.labels), "tissue": request.tissue}
         self._keep_result("annotate", request, result, columns, {**given, "selection": selected})
 
@@ -386,7 +385,8 @@ class Session:
 
     def _annotation_steps(self, request: Request, rows: np.ndarray | None) -> tools.Steps[tools.AnnotationResult]:
         assert self.adata is not None
-        return tools.annotate_steps(
+        said = (request.species, request.tissue)
+        result = yield from tools.annotate_steps(
             self.adata,
             checkpoint=self.checkpoint,
             reading=Reading(species=request.species),
@@ -394,7 +394,11 @@ class Session:
             rows=rows,
             report=self.report,
             labels=request.labels or None,
+            context=self._contexts.get(said) or True,
         )
+        if result.context is not None:
+            self._contexts[said] = result.context
+        return result
 
     def _composition(self, request: Request, result: tools.AnnotationResult, whose: str) -> Answer:
         label = request.cell_type
@@ -442,6 +446,7 @@ class Session:
         if len(table):
             yield TableReady("markers", table)
         yield TextDelta(answers.coverage_text(result.report))
+        yield TextDelta(answers.context_text(result))
 
     def _evidence(self, name: str, cl_id: str, result: tools.AnnotationResult) -> MarkerEvidence | None:
         """Marker evidence for the cells that were called `name`; None where no source lists markers of it."""

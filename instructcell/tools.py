@@ -58,6 +58,7 @@ from instructcell.tasks import (
     Embedding,
     Task,
     calibrate,
+    obs_columns,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ __all__ = [
     "generate",
     "inspect",
     "markers",
+    "obs_columns",
 ]
 
 ProgressCallback = Callable[[int, int, str], None]

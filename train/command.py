@@ -24,6 +24,12 @@ OUTPUT = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the finished checkpoint; by default the one that ships."),
 ]
+RECALIBRATE = Annotated[
+    bool,
+    typer.Option(
+        "--recalibrate", help="Train nothing: fit the confidence figures of the finished checkpoint again (minutes)."
+    ),
+]
 BACKBONE = Annotated[
     str | None, typer.Option("--backbone", help="Another language model: a folder or hub id, T5 or causal.")
 ]
@@ -35,18 +41,21 @@ def train(
     runs: RUNS = Path("runs"),
     output: OUTPUT = None,
     backbone: BACKBONE = None,
+    recalibrate: RECALIBRATE = False,
 ) -> None:
     """Train a checkpoint from a recipe; an interrupted run goes on where it stopped.
 
     \b
     Example:
       instructcell train mini --data data
+      instructcell train mini --data data --recalibrate -o checkpoints/mini
       instructcell train mini --backbone Qwen/Qwen3-0.6B -o checkpoints/qwen
     """
     from instructcell.checkpoint import SHIPPED
     from instructcell.errors import ConfigError
     from train.build import Run
     from train.calibrate import fit_calibration
+    from train.calibrate import recalibrate as calibrate_again
     from train.datasets import find_data
     from train.distil import fit_readout
     from train.recipe import load_recipe, with_backbone
@@ -57,6 +66,9 @@ def train(
         settings = with_backbone(settings, backbone)
         if output is None:
             raise ConfigError("another backbone needs a folder of its own; give --output")
+    if recalibrate:
+        _recalibrate(output or SHIPPED / settings.output, settings, find_data(data))
+        return
     run = Run(settings, find_data(data), runs / settings.output)
     run.train()
     calibration = fit_calibration(run.model, run.processor, run.labels, run.datasets, seed=settings.seed)
@@ -65,7 +77,22 @@ def train(
     )
     folder = output or SHIPPED / settings.output
     run.save(folder, calibration, readout)
+    calibrate_again(folder, run.datasets, seed=settings.seed)
     typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
+
+
+def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
+    """Fit calibration.json and reference.safetensors of a finished checkpoint again."""
+    from instructcell.checkpoint import load_checkpoint
+    from train.calibrate import recalibrate
+    from train.datasets import load_datasets
+    from train.evaluation.splits import refuse_another_recipe
+
+    checkpoint = load_checkpoint(folder)
+    datasets = load_datasets(recipe, data, checkpoint.processor.genes)
+    refuse_another_recipe(checkpoint.labels, {cells.name: cells for cells in datasets})
+    figures = recalibrate(checkpoint.path, datasets, seed=recipe.seed)
+    typer.echo(f"{checkpoint.path}: " + ", ".join(f"{name} {figure:g}" for name, figure in figures.items()))
 
 
 MODEL = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
