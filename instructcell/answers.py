@@ -1,4 +1,4 @@
-"""Sentences about results: every number in them was returned by a tool.
+"""Results in words: every number and every name in an answer comes from a result of a tool.
 
 Names that come from a user's file are data: they are quoted, shortened and cannot format the text around them.
 """
@@ -6,58 +6,48 @@ Names that come from a user's file are data: they are quoted, shortened and cann
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-
-from instructcell.doctor import DatasetReport
-from instructcell.drugs import Drug
-from instructcell.retrieval import MarkerEvidence
 from instructcell.retrieval.grounding import percent
-from instructcell.tools import CELL_TYPE, P_SENSITIVE, UNKNOWN, AnnotationResult, DrugResult
+from instructcell.tools import UNKNOWN
+from instructcell.workspace import Result
 
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
-SURE = 0.8  # a call below this calibrated confidence is counted as weak
+SHOWN_GENES = 6
+Facts = Mapping[str, Any]
 
 
-def first_look_text(said: str, kind: str, n_read: int, n_sampled: int, names: Sequence[str]) -> str:
-    """The opening: what the language model wrote of `n_read` cells of one kind, if it agrees with the scores."""
-    several = f"{n_read} cells of the most frequent kind in a sample of {n_sampled}"
-    if says_of_its_cells(said, kind, names):
-        return f"{said.rstrip('.')}. *(The model on {'this cell' if n_sampled == 1 else several}.)*"
-    return f"At a first look, {'this cell reads' if n_sampled == 1 else f'{several} read'} as **{kind}**."
+def answer_of(result: Result) -> str:
+    """The text of a result (Markdown)."""
+    return TEXTS[result.tool](result)
 
 
-def says_of_its_cells(said: str, kind: str, names: Sequence[str]) -> bool:
-    """Whether the language model wrote a sentence that names the type the scores give, and no other of `names`."""
-    low, kind = said.lower(), kind.lower()
-    bare = low.rstrip(".") in {kind, *(name.lower() for name in names)}
-    if kind not in low or bare or len(said) > 300:
-        return False
-    rest = low.replace(kind, " ")
-    return not any(name.lower() in rest for name in names if name.lower() not in kind)
+# ---- types
 
 
-def composition_text(result: AnnotationResult, whose: str) -> str:
-    """Shares and mean confidence of the cell types of `whose` cells."""
-    table = result.composition
-    if len(result.table) == 1:
-        return _one_cell_text(result.table.iloc[0], whose)
-    known = table[table["cell_type"] != UNKNOWN]
-    lines = [
-        f"- **{row.cell_type}**: {row.cells:,} ({percent(row.share)}), mean confidence {row.mean_confidence:.2f}"
-        for row in known.head(SHOWN_TYPES).itertuples()
-    ]
-    rest = known.iloc[SHOWN_TYPES:]
-    if len(rest):
-        names = ", ".join(rest["cell_type"])
-        lines.append(f"- {len(rest)} smaller groups, {int(rest['cells'].sum()):,} cells: {names}")
-    if result.unknown_share:
-        cells = int((result.table["cell_type"] == UNKNOWN).sum())
-        lines.append(f"- *unknown* (no type was likely enough): {cells:,} ({percent(result.unknown_share)})")
-    return f"\n\n**{whose}: {len(result.table):,} cells**\n\n" + "\n".join(lines) + "\n"
+def first_look_text(result: Result) -> str:
+    """The opening: what the language model wrote of cells of one kind, if it agrees with the scores."""
+    facts = result.facts
+    one = facts["n_sampled"] == 1
+    several = f"{facts['n_read']} cells of the most frequent kind in a sample of {facts['n_sampled']}"
+    if facts["said"]:
+        return f"{facts['said'].rstrip('.')}. *(The model on {'this cell' if one else several}.)*"
+    return f"At a first look, {'this cell reads' if one else f'{several} read'} as **{facts['kind']}**."
+
+
+def annotation_text(result: Result) -> str:
+    """Shares and mean confidence of the types, the markers behind them, what it rests on, and its weak points."""
+    facts, whose = result.facts, titled(result.facts["cells"])
+    if facts["n_cells"] == 1:
+        text = _one_cell_text(facts["cell"], whose)
+    else:
+        text = f"\n\n**{whose}: {facts['n_cells']:,} cells**\n\n{_composition(facts)}\n"
+    if facts["labels"]:
+        text += choices_text(facts["labels"])
+    if result.notes:
+        text += "\n**Markers in these cells**\n\n" + "\n".join(f"- {note}" for note in result.notes) + "\n"
+    return text + coverage_text(facts["coverage"]) + _weak_text(facts)
 
 
 def choices_text(labels: Sequence[str]) -> str:
@@ -68,111 +58,374 @@ def choices_text(labels: Sequence[str]) -> str:
     )
 
 
-def _one_cell_text(row: pd.Series, whose: str) -> str:
-    second = (
-        f"; the runner-up is {row['runner_up']} with {row['runner_up_probability']:.2f}" if row["runner_up"] else ""
-    )
-    if row["cell_type"] == UNKNOWN:
-        guess = f"The best guess is {row['best_guess']} with a probability of {row['confidence']:.2f}"
-        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.{_broader_of(row)}\n"
-    name = f"{row['cell_type']} ({row['cell_type_id']})" if row["cell_type_id"] else row["cell_type"]
-    return f"\n\n**{whose}**: **{name}**, confidence {row['confidence']:.2f}{second}.{_broader_of(row)}\n"
+def _composition(facts: Facts) -> str:
+    known = [row for row in facts["composition"] if row["cell_type"] != UNKNOWN]
+    lines = [
+        f"- **{row['cell_type']}**: {row['cells']:,} ({percent(row['share'])}), "
+        f"mean confidence {row['mean_confidence']:.2f}"
+        for row in known[:SHOWN_TYPES]
+    ]
+    if rest := known[SHOWN_TYPES:]:
+        names = ", ".join(f"{row['cell_type']} {row['cells']:,}" for row in rest)
+        lines.append(f"- smaller groups: {names}")
+    if facts["n_unknown"]:
+        share = percent(facts["unknown_share"])
+        lines.append(f"- *unknown* (no type was likely enough): {facts['n_unknown']:,} ({share})")
+    return "\n".join(lines)
 
 
-def _broader_of(row: pd.Series) -> str:
-    """The broader type that is sure of one cell, where its own is not."""
-    broader = row.get("broader_type", UNKNOWN)
-    if broader in (UNKNOWN, row["best_guess"]):
-        return ""
-    return f" Sure is the broader type: {broader}, {row['broader_confidence']:.2f}."
+def _one_cell_text(cell: Facts, whose: str) -> str:
+    second = ""
+    if cell["runner_up"]:
+        second = f"; the runner-up is {cell['runner_up']} with {cell['runner_up_probability']:.2f}"
+    if cell["cell_type"] == UNKNOWN:
+        guess = f"The best guess is {cell['best_guess']} with a probability of {cell['confidence']:.2f}"
+        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.\n"
+    name = f"{cell['cell_type']} ({cell['cell_type_id']})" if cell["cell_type_id"] else cell["cell_type"]
+    return f"\n\n**{whose}**: **{name}**, confidence {cell['confidence']:.2f}{second}.\n"
 
 
-def share_text(result: AnnotationResult, asked: str, names: Sequence[str]) -> str:
-    """How many of the cells are of the type that was asked about, its subtypes counted."""
-    hits = result.table["cell_type"].isin(list(names))
-    n, total = int(hits.sum()), len(result.table)
-    if n == 0:
-        return f"None of the {total:,} cells was called {asked}."
-    found = result.table.loc[hits, "cell_type"].value_counts()
-    parts = "" if list(found.index) == [asked] else f" ({', '.join(f'{k} {v:,}' for k, v in found.items())})"
-    sure = result.table.loc[hits, "confidence"].mean()
-    return f"{n:,} of {total:,} cells ({percent(n / total)}) were called {asked}{parts}; mean confidence {sure:.2f}."
-
-
-def evidence_text(evidence: Sequence[MarkerEvidence]) -> str:
-    """The markers that each group truly expresses, with their source."""
-    lines = [f"- {found.cell_type}: {found.sentence(4)}" for found in evidence]
-    return "\n**Markers in these cells**\n\n" + "\n".join(lines) + "\n" if lines else ""
-
-
-def coverage_text(report: DatasetReport, title: str = "What this rests on") -> str:
-    """What the reading rests on: genes, species, the matrix and what the doctor noticed."""
-    coverage = report.coverage or 0.0
-    genes = f"{report.n_shared_genes or 0:,} of the model's genes were measured ({percent(coverage)})"
+def coverage_text(facts: Facts, title: str = "What this rests on") -> str:
+    """What a reading rests on: genes, species, the matrix and what the doctor noticed."""
+    coverage = facts["coverage"] or 0.0
+    genes = f"{facts['n_shared_genes'] or 0:,} of the model's genes were measured ({percent(coverage)})"
     absent = "" if coverage >= 0.995 else "; the others count as unmeasured, not as zero"
-    orthologs = ", mouse genes read through their one-to-one human orthologs" if report.species == "mouse" else ""
+    orthologs = ", mouse genes read through their one-to-one human orthologs" if facts["species"] == "mouse" else ""
     lines = [f"{genes}{absent}{orthologs}."]
-    if report.scale != "counts":
-        how = "counts were recovered from it" if report.counts_recovered else "read on its own scale"
-        lines.append(f"The matrix ({quoted(report.matrix)}) is {report.scale}, not counts; {how}.")
-    warnings = [f"{warning[:1].upper()}{warning[1:]}" for warning in map(str, report.warnings)]
+    if facts["scale"] != "counts":
+        how = "counts were recovered from it" if facts["counts_recovered"] else "read on its own scale"
+        lines.append(f"The matrix ({quoted(facts['matrix'])}) is {facts['scale']}, not counts; {how}.")
+    warnings = [f"{warning[:1].upper()}{warning[1:]}" for warning in facts["warnings"]]
     lines += [warning if warning.endswith((".", "!")) else f"{warning}." for warning in warnings]
     return f"\n**{title}.** {' '.join(lines)}\n"
 
 
-def context_text(result: AnnotationResult) -> str:
-    """What was made of the file as a whole."""
-    said = result.context_words
-    return f"\n**Context.** {' '.join(said)}\n" if said else ""
-
-
-def weakness_text(result: AnnotationResult) -> str:
+def _weak_text(facts: Facts) -> str:
     """How many calls are uncertain, and between which types they waver."""
-    if len(result.table) < 2:
+    if facts["n_cells"] < 2:
         return ""
-    weak = result.table[result.table["confidence"] < SURE]
-    if weak.empty:
-        return f"\n**Weak points.** No cell falls below a confidence of {SURE:g}.\n"
-    pairs = weak.groupby(["best_guess", "runner_up"], observed=True).size().sort_values(ascending=False)
-    (first, second), n = pairs.index[0], int(pairs.iloc[0])
-    between = f" Most often ({n:,} cells) the doubt is between {first} and {second}." if second else ""
-    share = len(weak) / len(result.table)
-    said = f"{len(weak):,} cells ({percent(share)}) have a confidence below {SURE:g}.{between}{_broader_text(result)}"
-    return f"\n**Weak points.** {said}\n"
+    limit = facts["unsure_below"]
+    if not facts["n_weak"]:
+        return f"\n**Weak points.** No cell falls below a confidence of {limit:g}.\n"
+    between = ""
+    if facts["doubt"] and facts["doubt"]["between"][1]:
+        first, second = facts["doubt"]["between"]
+        between = f" Most often ({facts['doubt']['cells']:,} cells) the doubt is between {first} and {second}."
+    share = percent(facts["weak_share"])
+    return f"\n**Weak points.** {facts['n_weak']:,} cells ({share}) have a confidence below {limit:g}.{between}\n"
 
 
-def _broader_text(result: AnnotationResult) -> str:
-    """The broader types that are sure where the cell type is not."""
-    found = result.broader.head(3)
-    if found.empty:
-        return ""
-    named = ", ".join(
-        f"{row.broader_type} ({row.cells:,} {'cell' if row.cells == 1 else 'cells'}, {row.mean_confidence:.2f})"
-        for row in found.itertuples()
-    )
-    return f" Sure at a broader type only: {named}."
-
-
-def drug_text(result: DrugResult, whose: str, by: pd.Series | None) -> str:
-    """Shares of the predicted response, by cell type where it is known, and what limits the prediction."""
-    p, n = result.table["p_sensitive"], len(result.table)
-    sensitive = int((result.table["response"] == "sensitive").sum())
+def count_text(result: Result) -> str:
+    """How many of the cells are of the type that was asked about, its subtypes counted."""
+    facts = result.facts
+    asked, n, total = facts["cell_type"], facts["n"], facts["n_cells"]
+    if n == 0:
+        return f"None of the {total:,} cells ({titled(facts['cells'])}) was called {asked}.\n"
+    parts = "" if list(facts["parts"]) == [asked] else f" ({_counted(facts['parts'].items())})"
     text = (
-        f"**{result.drug.name}**, {whose}: {sensitive:,} of {n:,} cells ({percent(sensitive / n)}) "
-        f"are predicted sensitive, {n - sensitive:,} resistant; mean probability of being sensitive {p.mean():.2f}.\n"
+        f"{n:,} of {total:,} cells ({percent(facts['share'])}) were called {asked}{parts}; "
+        f"mean confidence {facts['mean_confidence']:.2f}.\n"
     )
-    if by is not None and by.nunique() > 1:
-        groups = p.groupby(by.to_numpy()).agg(["size", "mean"]).sort_values("size", ascending=False).head(SHOWN_TYPES)
-        lines = [f"- {name}: mean {row['mean']:.2f} ({int(row['size']):,} cells)" for name, row in groups.iterrows()]
+    return text + "".join(f"\n- {note}\n" for note in result.notes)
+
+
+def explain_text(result: Result) -> str:
+    """Why a type, and why not another."""
+    facts = result.facts
+    label, other = facts["label"], facts["runner_up"]
+    called = f"{facts['n_called']:,} of {facts['n_cells']:,} cells" if facts["n_cells"] > 1 else "This cell"
+    were = "were" if facts["n_cells"] > 1 else "was"
+    opening = f"**{titled(facts['cells'])}**: {called} {were} called **{label}**"
+    chances = (
+        f"the reader gives it {facts['probability']:.3f}, and {facts['runner_up_probability']:.3f} to **{other}**"
+        f"{'' if facts['asked_against'] else ', the runner-up'}"
+    )
+    lines = [f"{opening}; {chances} (mean over {facts['n_read']:,})."]
+    for role, words in (
+        ("supports", f"Speak for {label} and against {other}"),
+        ("contradicts", f"Speak for {other}"),
+        ("missing", f"Markers of {label} that these cells lack"),
+    ):
+        genes = facts[role][:SHOWN_GENES]
+        if genes:
+            lines.append(f"- {words}: {_shares(genes) if role != 'missing' else ', '.join(g['gene'] for g in genes)}.")
+    lines += [f"- Markers: {note}" for note in result.notes[1:]]
+    lines.append(
+        "\nThe genes were found by attribution through the encoder and checked by leaving each out; the table has their "
+        "effect and the source of each marker."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _shares(genes: Sequence[Facts]) -> str:
+    return ", ".join(f"{gene['gene']} (in {percent(gene['share'], decimals=0)})" for gene in genes)
+
+
+def _counted(items: Any) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in items)
+
+
+def _types(rows: Sequence[Facts]) -> str:
+    shown = ", ".join(f"{row['cell_type'] or 'not annotated'} {row['cells']:,}" for row in rows[:SHOWN_TYPES])
+    return f"{shown}{' and others in the table' if len(rows) > SHOWN_TYPES else ''}"
+
+
+# ---- the file
+
+
+def describe_text(result: Result) -> str:
+    """The doctor's report and the columns of the file."""
+    columns = [f"- {quoted(column['name'])}: {_values(column)}" for column in result.facts["columns"]]
+    listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
+    return f"{result.facts['report']}{listed}\n"
+
+
+def _values(column: Facts) -> str:
+    if "least" in column:
+        return f"{column['least']:.4g} to {column['most']:.4g}"
+    n, top = column["n_values"], column["top"]
+    if n > 50:
+        return f"{n:,} values"
+    more = ", and others" if n > len(top) else ""
+    return ", ".join(f"{quoted(name)} {count:,}" for name, count in top.items()) + more
+
+
+def quality_text(result: Result) -> str:
+    """Depth, mitochondrial share, doublet-like depth, outliers."""
+    facts = result.facts
+    depth = (
+        "the file holds no counts" if facts["median_counts"] is None else f"median {facts['median_counts']:,.0f} counts"
+    )
+    mito = "no mitochondrial gene was measured"
+    if facts["mitochondrial_share"] is not None:
+        mito = f"median mitochondrial share {percent(facts['mitochondrial_share'])}"
+    lines = [
+        f"**Quality of {titled(facts['cells'])}** ({facts['n_cells']:,} cells): {depth}, median "
+        f"{facts['median_genes']:,.0f} genes per cell; {mito}.",
+        f"- {facts['n_deep']:,} cells ({percent(facts['deep_share'])}) are more than three times as deep as the median "
+        "cell, as doublets are.",
+        f"- {facts['n_low_quality']:,} cells ({percent(facts['low_quality_share'])}) are outliers in depth, genes or "
+        "mitochondrial share.",
+    ]
+    lines += [f"- {warning[:1].upper()}{warning[1:]}" for warning in facts["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+def cluster_text(result: Result) -> str:
+    """The clusters with the type that most of their cells were called."""
+    facts = result.facts
+    lines = [
+        f"**{facts['n_clusters']} clusters** of {facts['n_cells']:,} cells (Leiden, resolution {facts['resolution']:g}):\n"
+    ]
+    for row in facts["clusters"]:
+        mostly = f", mostly {row['mostly']} ({percent(row['share_of_cluster'])})" if row.get("mostly") else ""
+        lines.append(f"- cluster {row['cluster']}: {row['cells']:,} cells ({percent(row['share'])}){mostly}")
+    return "\n".join(lines) + "\n"
+
+
+def select_text(result: Result) -> str:
+    """Which cells are "these" from now on."""
+    facts = result.facts
+    text = (
+        f"**{titled(facts['cells'])}**: {facts['n_cells']:,} of {facts['n_all']:,} cells ({percent(facts['share'])})."
+    )
+    if facts.get("types"):
+        text += f" They were called {_types(facts['types'])}."
+    return text + (" *These cells* now means them.\n" if facts["n_cells"] < facts["n_all"] else " All cells again.\n")
+
+
+def find_text(result: Result) -> str:
+    """Which cells were found, and what the words were read as."""
+    facts = result.facts
+    read_as = ", ".join(f"{row['name']} ({row['why']})" for row in facts["read_as"][:3])
+    if facts["n_cells"] == 0:
+        return f"No cell of the {facts['n_among']:,} fits that. I read it as {read_as}.\n"
+    text = (
+        f"**{facts['n_cells']:,} of {facts['n_among']:,} cells** ({percent(facts['share'])}) fit, by their "
+        f"{facts['how']}. I read it as {read_as}."
+    )
+    if facts.get("types"):
+        text += f" They were called {_types(facts['types'])}."
+    return f"{text} *These cells* now means them.\n"
+
+
+def map_text(result: Result) -> str:
+    """What the map is coloured by."""
+    facts = result.facts
+    return f"The map of {facts['n_cells']:,} cells, coloured by {quoted(_column_name(facts['coloured_by']))}.\n"
+
+
+def use_file_text(result: Result) -> str:
+    """Which file is talked about."""
+    facts = result.facts
+    return f"We now talk about **{titled(facts['file'])}**: {facts['n_cells']:,} cells, {facts['n_genes']:,} genes.\n"
+
+
+def _column_name(column: str) -> str:
+    return column.removeprefix("instructcell_").replace("_", " ")
+
+
+# ---- genes
+
+
+def expression_text(result: Result) -> str:
+    """Who expresses genes, and how much."""
+    facts = result.facts
+    lines = []
+    for row in facts["genes"]:
+        lines.append(
+            f"**{row['gene']}** is expressed by {row['expressing']:,} of {row['cells']:,} cells "
+            f"({percent(row['share_of_cells'])}; {titled(facts['cells'])}), mean {row['mean']:.2f} log(1 + counts per "
+            "10,000)."
+        )
+        groups = [group for group in facts["groups"] if group["gene"] == row["gene"] and group["expressing"]]
+        groups = sorted(groups, key=lambda group: -group["mean"])[:SHOWN_TYPES]
+        if len(facts["groups"]) > len(facts["genes"]):
+            lines += [
+                f"- {titled(group['group'])}: {group['expressing']:,} of {group['cells']:,} "
+                f"({percent(group['share_of_cells'])}), mean {group['mean']:.2f}"
+                for group in groups
+            ]
+    if facts["not_measured"]:
+        lines.append(f"Not measured in this file: {', '.join(facts['not_measured'])}; nothing can be said of them.")
+    for name, near in facts["unknown"].items():
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        lines.append(f"No gene is called {quoted(name)}.{meant}")
+    return "\n".join(lines) + "\n"
+
+
+def compare_text(result: Result) -> str:
+    """The genes that differ most between two groups."""
+    facts = result.facts
+    first, second = facts["groups"]
+    lines = [
+        f"**{titled(first['name'])}** ({first['cells']:,} cells) and **{titled(second['name'])}** "
+        f"({second['cells']:,}): {facts['n_significant']:,} of {facts['n_tested']:,} genes differ ({facts['test']})."
+    ]
+    for name, genes in facts["higher"].items():
+        told = ", ".join(
+            f"{gene['gene']} (log2 fold change {abs(gene['log2_fold_change']):.1f})" for gene in genes[:SHOWN_GENES]
+        )
+        lines.append(f"- higher in {titled(name)}: {told or 'none'}")
+        points = [row["cell_type"] for row in facts["types"] if row["higher_in"] == name]
+        if points:
+            lines.append(f"  - these genes point to {', '.join(points[:2])}")
+    sources = f" Sources: {'; '.join(result.sources)}." if result.sources else ""
+    return "\n".join(lines) + f"\n\nThe tables list more genes and what they mean.{sources}\n"
+
+
+def knowledge_text(result: Result) -> str:
+    """What the tables say, with its source."""
+    return f"{result.facts['answer']}\n"
+
+
+# ---- new cells
+
+
+def generated_text(result: Result) -> str:
+    """What was generated, and how the model itself reads it back."""
+    facts = result.facts
+    sample = " ".join(facts[name] for name in ("species", "tissue", "condition") if facts[name])
+    like = f", like {titled(facts['like'])}" if facts["like"] else ""
+    if facts["share_read_back"] is None:
+        back = "Their counts are too few to be read back."
+    else:
+        share = percent(facts["share_read_back"])
+        back = f"Read back, {share} of {facts['n_read_back']} are called {facts['cell_type']}. Seed {facts['seed']}."
+    return (
+        f"Generated **{facts['n']:,} pseudo-cells: {facts['cell_type']}**"
+        f"{f' ({sample})' if sample else ''}{like}, integer counts over {facts['n_genes']:,} genes, median library size "
+        f"{facts['median_library_size']:,}, median {facts['median_genes']:,} genes per cell. {back}\n\n"
+        "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
+        "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
+    )
+
+
+def realness_text(result: Result) -> str:
+    """How alike generated and real cells are."""
+    facts = result.facts
+    lead = (
+        f"**{facts['n_generated']:,} generated and {facts['n_real']:,} real cells: {facts['cell_type']}** "
+        f"({titled(facts['cells'])})."
+    )
+    if "not_compared" in facts:
+        return f"{lead} They cannot be compared in numbers: {facts['not_compared']}. The map shows where they fall.\n"
+    counts = ""
+    if facts["median_counts_real"] is not None:
+        counts = f"\n- median counts: {facts['median_counts']:,.0f} generated, {facts['median_counts_real']:,.0f} real"
+    correlation = ""
+    if facts["marker_correlation"] is not None:
+        floor = facts["marker_correlation_floor"]
+        beside = "" if floor is None else f" ({floor:.2f} between two halves of the real cells)"
+        correlation = f"\n- correlation of the markers' fold changes: {facts['marker_correlation']:.2f}{beside}"
+    return (
+        f"{lead}\n\n- distance (MMD) to the real cells {facts['mmd']:.3f}, between two halves of the real cells "
+        f"{facts['mmd_floor']:.3f}: {facts['mmd_ratio']:.1f} times\n"
+        f"- zeros: {percent(facts['zero_fraction'])} generated, {percent(facts['zero_fraction_real'])} real{correlation}"
+        f"{counts}\n\nCompared over {facts['n_genes']:,} genes; the map shows both.\n"
+    )
+
+
+# ---- drugs
+
+
+def drug_text(result: Result) -> str:
+    """Shares of the predicted response, by cell type where it is known, and what limits the prediction."""
+    facts = result.facts
+    text = (
+        f"**{facts['drug']}**, {titled(facts['cells'])}: {facts['n_sensitive']:,} of {facts['n_cells']:,} cells "
+        f"({percent(facts['sensitive_share'])}) are predicted sensitive, {facts['n_resistant']:,} resistant; mean "
+        f"probability of being sensitive {facts['mean_p']:.2f}.\n"
+    )
+    if facts["by_type"]:
+        lines = [
+            f"- {row['cell_type']}: mean {row['mean_p']:.2f} ({row['cells']:,} cells)"
+            for row in facts["by_type"][:SHOWN_TYPES]
+        ]
         text += "\nMean probability by cell type:\n\n" + "\n".join(lines) + "\n"
-    return text + drug_facts(result.drug)
+    return text + drug_facts_text(facts) + coverage_text(facts["coverage"], "The cells")
 
 
-def drug_facts(drug: Drug) -> str:
+def rank_text(result: Result) -> str:
+    """The known drugs by predicted response."""
+    facts = result.facts
+    lines = [
+        f"**The drugs I know, by the predicted response of {titled(facts['cells'])}** ({facts['n_cells']:,} cells):\n"
+    ]
+    lines += [
+        f"- **{row['drug']}** (target {row['target']}): {percent(row['sensitive_share'])} of the cells predicted "
+        f"sensitive, mean probability {row['mean_p_sensitive']:.2f}"
+        for row in facts["drugs"]
+    ]
+    return "\n".join(lines) + (
+        "\n\nEach drug was learned from cells of its own studies (in the table), so that probabilities of two drugs are "
+        "not on one scale. It is a graded prediction from expression, for research; it is not a treatment decision.\n"
+    )
+
+
+def compare_drug_text(result: Result) -> str:
+    """A drug's predicted response in groups, with the test."""
+    facts = result.facts
+    lines = [f"**Predicted response to {facts['drug']}**:\n"]
+    lines += [
+        f"- {titled(row['group'])} ({row['cells']:,} cells): mean probability of being sensitive "
+        f"{row['mean_p_sensitive']:.2f}, {percent(row['sensitive_share'])} predicted sensitive"
+        for row in facts["groups"]
+    ]
+    tested = "\n\nThere are too few cells, or too few different values, for a test."
+    if facts["p_value"] is not None:
+        tested = (
+            f"\n\n{facts['test']}: p = {facts['p_value']:.2g}. Cells of one sample are not independent of each other, "
+            "so that the p-value is too small; read it beside the difference of the means."
+        )
+    return "\n".join(lines) + tested + "\n" + drug_facts_text(facts)
+
+
+def drug_facts_text(facts: Facts) -> str:
     """What the checkpoint knows of a drug, and what its prediction is not."""
-    target = f" Target: {drug.target}." if drug.target else ""
-    studies = f" Learned from: {', '.join(drug.studies)}." if drug.studies else ""
-    note = f" {drug.note}" if drug.note else ""
+    target = f" Target: {facts['target']}." if facts["target"] else ""
+    studies = f" Learned from: {', '.join(facts['studies'])}." if facts["studies"] else ""
+    note = f" {facts['drug_note']}" if facts["drug_note"] else ""
     return (
         f"\n**What this rests on.**{target}{studies}{note} "
         "On other kinds of cells than those it is extrapolation. It is a graded prediction from expression, for "
@@ -180,56 +433,56 @@ def drug_facts(drug: Drug) -> str:
     )
 
 
-def generated_text(pseudo: AnnData, read_as: str) -> str:
-    """What was generated, and how the model itself reads it back."""
-    total = int(pseudo.obs["library_size"].median())
-    genes = int(np.median(np.asarray((pseudo.X > 0).sum(axis=1))))
-    given = [str(pseudo.obs[name].iloc[0]) for name in ("species", "tissue", "condition")]
-    sample = " ".join(word for word in given if word)
+# ---- the desk
+
+
+def help_text(result: Result) -> str:
+    """What can be asked, with examples that fit what is loaded."""
+    facts = result.facts
+    about = f"About **{titled(facts['file'])}** you" if facts["file"] else "You"
+    upload = (
+        "" if facts["file"] else "- upload cells (.h5ad, 10x .h5, .csv, .tsv), then ask *Which cell types are these?*\n"
+    )
+    examples = "".join(f"- *{titled(example)}*\n" for example in facts["examples"])
+    after = "Then go on: *why?*, *and cluster 3?*, *only the unsure ones*, *undo*, *start again*, *export all this*.\n"
     return (
-        f"Generated **{pseudo.n_obs:,} pseudo-cells: {pseudo.obs['cell_type'].iloc[0]}**"
-        f"{f' ({sample})' if sample else ''}, integer counts over {pseudo.n_vars:,} genes, median library size "
-        f"{total:,}, median {genes:,} genes per cell. {read_as}\n\n"
-        "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
-        "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
+        f"{about} can ask, in your own words:\n\n{upload}{examples}\n{after if facts['file'] else ''}\n"
+        f"I can generate {facts['n_types']} cell types: {'; '.join(facts['types'])}. "
+        f"Drugs I know: {', '.join(facts['drugs'])}.\n"
     )
 
 
-def describe_text(adata: AnnData, report: DatasetReport) -> str:
-    """The doctor's report and the columns of the file."""
-    own = [name for name in adata.obs.columns if not str(name).startswith("instructcell_")]
-    columns = [f"- {quoted(name)}: {_values_of(adata.obs[name])}" for name in own[:20]]
-    listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
-    return f"{report.to_markdown()}{listed}\n"
+def undo_text(result: Result) -> str:
+    """What was taken back."""
+    if not result.facts["undone"]:
+        return "There is no step to take back.\n"
+    return f"Taken back: {quoted(result.facts['undone'])}. Everything is as it was before.\n"
 
 
-def which_cells_text(n_cells: int, groups: Mapping[str, pd.Series]) -> str:
+def restart_text(result: Result) -> str:
+    """What is left after a new start."""
+    files = result.facts["files"]
+    kept = (
+        f" {', '.join(map(titled, files))} {'are' if len(files) > 1 else 'is'} still loaded, as uploaded."
+        if files
+        else ""
+    )
+    return f"We start again: results and selections are gone.{kept}\n"
+
+
+def export_text(result: Result) -> str:
+    """What was written."""
+    names = ", ".join(quoted(name) for name in result.facts["files"])
+    return f"{result.facts['n_files']} files are ready: {names}.\n"
+
+
+def which_cells_text(n_cells: int, groups: Mapping[str, Sequence[str]]) -> str:
     """A question back: how cells of this file can be pointed at."""
-    columns = [
-        f"{quoted(name)} ({', '.join(map(quoted, sorted(values.unique())[:5]))})" for name, values in groups.items()
-    ]
+    columns = [f"{quoted(name)} ({', '.join(map(quoted, values[:5]))})" for name, values in groups.items()]
     by_group = f" or a group of {'; '.join(columns[:5])}" if columns else ""
     return (
         f"I do not find those cells. Name some of the {n_cells:,}: *the first 20 cells*, *cells 5 to 9*, *cell 17*, "
         f"a cell's own name{by_group}."
-    )
-
-
-def help_text(types: Sequence[str], drugs: Sequence[str], adata: AnnData | None) -> str:
-    """What can be asked, with examples that fit what is loaded."""
-    groups = "" if adata is None else _group_example(adata)
-    cells = (
-        f"- *Which cell types are these?* or *What are the first 20 cells?*{groups}\n- *Describe the data*\n"
-        if adata is not None
-        else "- upload cells (.h5ad, 10x .h5, .csv, .tsv), then ask *Which cell types are these?*\n"
-    )
-    example = types[0] if types else "B cell"
-    responses = f"- *Would {drugs[0]} work on these cells?* (known: {', '.join(drugs)})\n" if drugs else ""
-    return (
-        "You can ask, in your own words:\n\n"
-        f"{cells}- *Generate 50 {example}s with 3,000 counts each*, then *download*\n{responses}"
-        f"- *What marks a {example}?* and *What does GCG do?*\n\n"
-        f"I can generate {len(types)} cell types: {'; '.join(types)}.\n"
     )
 
 
@@ -245,20 +498,30 @@ def quoted(text: object) -> str:
     return f"`{line[:60]}{'…' if len(line) > 60 else ''}`"
 
 
-def _values_of(values: pd.Series) -> str:
-    n = values.nunique()
-    if pd.api.types.is_numeric_dtype(values) and n > 12:
-        return f"{values.min():.4g} to {values.max():.4g}"
-    top = ", ".join(f"{quoted(name)} {count:,}" for name, count in values.value_counts().head(6).items())
-    return f"{n:,} values" if n > 50 else f"{top}{f', and {n - 6} more' if n > 6 else ''}"
-
-
-def _group_example(adata: AnnData) -> str:
-    for column in adata.obs.columns:
-        if column in (CELL_TYPE, P_SENSITIVE) or str(column).startswith("instructcell_"):
-            continue
-        values = adata.obs[column]
-        if isinstance(values.dtype, pd.CategoricalDtype) and 1 < values.nunique() <= 50:
-            value = quoted(values.iloc[0]).strip("`")
-            return f" or *What are the cells with {quoted(column).strip('`')} {value}?*"
-    return ""
+TEXTS: dict[str, Callable[[Result], str]] = {
+    "first_look": first_look_text,
+    "annotate": annotation_text,
+    "count_cells": count_text,
+    "explain": explain_text,
+    "describe": describe_text,
+    "quality": quality_text,
+    "cluster": cluster_text,
+    "select": select_text,
+    "find_by_text": find_text,
+    "find_by_gene": find_text,
+    "draw_map": map_text,
+    "use_file": use_file_text,
+    "expression": expression_text,
+    "compare": compare_text,
+    "markers": knowledge_text,
+    "knowledge": knowledge_text,
+    "generate": generated_text,
+    "compare_with_real": realness_text,
+    "drug_response": drug_text,
+    "rank_drugs": rank_text,
+    "compare_drug": compare_drug_text,
+    "help": help_text,
+    "undo": undo_text,
+    "restart": restart_text,
+    "export": export_text,
+}

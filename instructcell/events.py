@@ -29,18 +29,20 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class TableReady:
-    """A table of the answer; `name` says what it shows."""
+    """A table of the answer; `name` says what it shows, `evidence` is the id of the result it belongs to."""
 
     name: str
     table: pd.DataFrame
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
 class FigureReady:
-    """A plotly figure of the answer; `name` says what it shows."""
+    """A plotly figure of the answer; `name` says what it shows, `evidence` is the id of the result it belongs to."""
 
     name: str
     figure: Figure
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class CellsGenerated:
 
     adata: AnnData
     path: Path | None = None
+
+
+@dataclass(frozen=True)
+class FilesReady:
+    """Files that were written for the user to take away."""
+
+    paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -68,4 +77,4 @@ class Failed:
     remedy: str = ""
 
 
-Event = TextDelta | TableReady | FigureReady | CellsGenerated | Progress | Failed
+Event = TextDelta | TableReady | FigureReady | CellsGenerated | FilesReady | Progress | Failed

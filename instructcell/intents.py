@@ -18,28 +18,36 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from instructcell import slots
 from instructcell.drugs import DrugMention, DrugSet
 from instructcell.errors import ResourceError
 from instructcell.labels import Label, LabelSet, load_ontology
 from instructcell.resources import RESOURCES
 from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
-from instructcell.retrieval.names import load_name_book
+from instructcell.retrieval.names import Mention, load_name_book
 from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256
+from instructcell.toolbox.arguments import ALL, UNSURE, Cells
+from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
+from instructcell.toolbox.data import groupings
 
 ANNOTATE, SUBSET, GENERATE, DRUG = "annotate", "annotate_subset", "generate", "drug"
 MARKERS, GENE, DESCRIBE, DOWNLOAD = "markers", "gene", "describe", "download"
 HELP, SMALL_TALK, OUT_OF_SCOPE = "help", "small_talk", "out_of_scope"
-INTENTS = (ANNOTATE, SUBSET, GENERATE, DRUG, MARKERS, GENE, DESCRIBE, DOWNLOAD, HELP, SMALL_TALK, OUT_OF_SCOPE)
+QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION = "quality", "cluster", "explain", "find", "expression"
+COMPARE, REAL, RANK, COMPARE_DRUG = "compare", "compare_real", "rank_drugs", "compare_drug"
+SELECT, MAP, UNDO, RESTART = "select", "map", "undo", "restart"
+INTENTS = (
+    ANNOTATE, SUBSET, GENERATE, DRUG, MARKERS, GENE, DESCRIBE, DOWNLOAD, HELP, SMALL_TALK, OUT_OF_SCOPE,
+    QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION, COMPARE, REAL, RANK, COMPARE_DRUG, SELECT, MAP, UNDO, RESTART,
+)  # fmt: skip
+ABOUT_CELLS = (ANNOTATE, SUBSET, DRUG, QUALITY, EXPLAIN, FIND, EXPRESSION, RANK, COMPARE_DRUG, COMPARE, SELECT)
 
 VECTORS = RESOURCES / "index" / "intents.npz"
 NEIGHBOURS = 8  # exemplars that vote
 SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
 FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
-MAX_VALUES = 200  # a column with more values than this is no grouping
 
-# How long-standing tools name the columns that hold clusters.
-CLUSTER_COLUMNS = ("leiden", "louvain", "seurat_clusters", "cluster", "clusters", "kmeans", "phenograph")
 NUMBER_WORDS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "dozen": 12, "fifteen": 15, "sixteen": 16, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
@@ -105,10 +113,11 @@ Spans = Sequence[tuple[int, int]]  # first character and the one after the last
 
 @dataclass(frozen=True)
 class Selection:
-    """Cells that a sentence points at: their positions and how to call them."""
+    """Cells that a sentence points at: their positions, how to call them, and the same as a tool takes it."""
 
     rows: np.ndarray
     name: str
+    cells: Cells = ALL
 
 
 Found = tuple[Selection, tuple[int, int]]  # and where the words stand that say so
@@ -136,6 +145,17 @@ class Request:
     species: str | None = None
     tissue: str | None = None
     selection: Selection | None = None
+    type_name: str = ""  # of the checkpoint, else of the ontology
+    genes: tuple[str, ...] = ()
+    cells: Cells | None = None  # what the sentence says of which cells, types aside
+    groups: tuple[Cells, ...] = ()  # two groups to compare
+    points_back: bool = False  # "them", "those": the cells that were talked about
+    points_here: bool = False  # "these": the chosen cells, else all
+    like: bool = False  # "like these"
+    on_map: bool = False
+    why_not: str = ""
+    column: str = ""  # a column of obs to group or colour by
+    file: str = ""
 
 
 class Router:
@@ -217,6 +237,8 @@ def understand(
     drugs: DrugSet,
     obs: pd.DataFrame | None = None,
     last: Request | None = None,
+    files: Sequence[str] = (),
+    made: bool = False,
 ) -> Request:
     """Read one sentence of the user.
 
@@ -228,6 +250,10 @@ def understand(
         The loaded cells' table, for "cluster 3" or "the first 20 cells"; None when nothing is loaded.
     last
         The request before, for "and beta cells?".
+    files
+        Names of the loaded files.
+    made
+        Whether there are pseudo-cells to talk about.
     """
     names = load_name_book()
     types, genes = names.cell_types(text), names.genes(text)
@@ -235,35 +261,88 @@ def understand(
     taken = [(mention.start, mention.end) for mention in types]
     taken += [(mention.start, mention.end) for mention in named_drugs]
     selection, rest = find_selection(text, obs, taken)
-    n, library_size, seed = find_numbers(rest)
+    n, library_size, seed = find_numbers(slots.RESOLUTION.sub(" ", rest))
+    cell_type = find_cell_type(rest, labels)
+    column = slots.find_column(text, obs)
     request = Request(
         text=text,
         intent=HELP,
-        cell_type=find_cell_type(rest, labels),
+        cell_type=cell_type,
+        type_name=_type_name(cell_type, types),
         labels=find_choices(text, labels),
         drugs=named_drugs,
         gene=find_gene(text),
+        genes=slots.genes_of(text),
         n=n,
         library_size=library_size,
         seed=seed,
         species=_species(text),
         tissue=find_tissue(text, labels),
         selection=selection,
+        cells=slots.find_cells(text, obs, None if selection is None else selection.cells),
+        points_back=slots.POINTS_BACK.search(text) is not None,
+        points_here=slots.POINTS_HERE.search(text) is not None,
+        like=slots.LIKE.search(text) is not None,
+        on_map=slots.ON_MAP.search(text) is not None,
+        column=column,
+        file=slots.find_file(text, files),
     )
     votes = router.votes(_generic(text, request))
     follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= 3)
-    return _decide(request, votes, last if follow_up else None)
+    decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
+    if decided.intent in (COMPARE, COMPARE_DRUG):
+        decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
+    return decided
 
 
-def _decide(request: Request, votes: list[tuple[str, float]], last: Request | None) -> Request:
-    """The intent from the votes, then from the slots, then from the request before."""
+def _type_name(label: Label | None, types: Sequence[Mention]) -> str:
+    """What the checkpoint, else the ontology, calls the type that is named."""
+    if label is not None:
+        return label.name
+    return load_ontology().name(types[0].id) if types else ""
+
+
+def _groups(
+    text: str, types: Sequence[Mention], labels: LabelSet, drugs: DrugSet, obs: pd.DataFrame | None, column: str
+) -> tuple[Cells, ...]:
+    """The two groups that a sentence compares."""
+
+    def parse(part: str) -> Cells | None:
+        mentions = load_name_book().cell_types(part)
+        spans = [(mention.start, mention.end) for mention in (*mentions, *find_drugs(part, drugs))]
+        placed, rest = find_selection(part, obs, spans)
+        cells = slots.find_cells(part, obs, None if placed is None else placed.cells)
+        name = _type_name(find_cell_type(rest, labels), mentions)
+        if name:
+            cells = (cells or ALL).model_copy(update={"cell_type": name})
+        if cells is None and obs is not None:
+            words = [word for word in re.findall(r"[\w-]+", part) if word.lower() not in FILLERS]
+            cells = slots.near_value(" ".join(words), obs) if words else None
+        return cells
+
+    found = slots.find_groups(text, types, parse, column, obs)
+    return tuple(
+        one.model_copy(update={"cell_type": label.name})
+        if one.cell_type and (label := labels.find(one.cell_type))
+        else one
+        for one in found
+    )
+
+
+def _decide(
+    request: Request, votes: list[tuple[str, float]], last: Request | None, *, loaded: bool, made: bool
+) -> Request:
+    """The intent from words of command, the request before, the slots, and from the votes."""
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
+    command = _command(request, best, last, loaded=loaded, made=made)
+    if command is not None:
+        return _filled(replace(request, intent=command))
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
-    if any(mention.drug is not None for mention in request.drugs) and best not in (GENE, HELP):
+    if any(mention.drug is not None for mention in request.drugs) and best not in (GENE, HELP, COMPARE_DRUG):
         best, clear = DRUG, True
     elif last is not None and (continued := _continue(request, last)) is not None:
-        return continued
+        return _filled(continued)
     if best == ANNOTATE and request.selection is not None:
         best, clear = SUBSET, True
     if not clear and request.n is not None and named and {best, second[0]} & {GENERATE, SUBSET}:
@@ -272,20 +351,155 @@ def _decide(request: Request, votes: list[tuple[str, float]], last: Request | No
     alone = re.fullmatch(rf"{WHAT_IS}{re.escape(named)}", request.text.strip(" ?.!"), re.IGNORECASE)
     if named and best != GENERATE and (unclear_markers or alone):
         best, clear = MARKERS, True  # "what is a Kupffer cell?", "Kupffer cells?"
-    if best == SUBSET and request.selection is None and not POINTING.search(request.text):
+    if best == SUBSET and request.cells is None and not _points_at(request) and not POINTING.search(request.text):
         best, clear = ANNOTATE, True
+    if best in (EXPRESSION, FIND, COMPARE) and not loaded and (request.gene or named):
+        best, clear = (MARKERS if named else GENE), True
     pair = {best, second[0]}
-    if not clear and pair == {ANNOTATE, SUBSET}:
+    if not clear and (pair == {ANNOTATE, SUBSET} or share >= 0.5):
         clear = True
     if not clear and pair == {MARKERS, GENE}:
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
-    if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE}:
+    if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE}:
         clear = True
-    if best == DRUG and not request.drugs:
+    return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
+
+
+def _filled(request: Request) -> Request:
+    """What only the intent tells: a drug by its place, a type that is not known."""
+    if request.intent == DRUG and not request.drugs:
         request = replace(request, drugs=_named_last(request.text))
-    if best in (GENERATE, MARKERS) and request.cell_type is None:
+    if request.intent in (GENERATE, MARKERS) and request.cell_type is None:
         request = replace(request, unknown_type=_unknown_type(request.text))
-    return replace(request, intent=best, wavers=None if clear else second[0])
+    return request
+
+
+def _points_at(request: Request) -> bool:
+    return request.points_back or request.points_here
+
+
+def _command(request: Request, best: str, last: Request | None, *, loaded: bool, made: bool) -> str | None:
+    """The intent that words of command settle, whatever the votes say; None where they do not."""
+    text = request.text
+    if slots.UNDO.search(text):
+        return UNDO
+    if slots.RESTART.search(text):
+        return RESTART
+    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and not (
+        request.type_name or request.gene or request.cells or request.drugs
+    ):
+        return None
+    known_drug = any(mention.drug is not None for mention in request.drugs)
+    for settle in (_why, _offering, _about_pseudo, _about_drugs, _making, _about_genes, _choosing, _comparing):
+        found = settle(request, best, loaded=loaded, made=made, known_drug=known_drug)
+        if found is not None:
+            return found
+    return None
+
+
+def _why(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    about = request.type_name or request.cells is not None or _points_at(request) or len(request.text.split()) <= 4
+    asks = slots.WHY.search(request.text) or (slots.WHY_NOT.search(request.text) and request.type_name)
+    return EXPLAIN if loaded and asks and about and not request.drugs and not request.gene else None
+
+
+def _offering(request: Request, best: str, **_: bool) -> str | None:
+    """ "Are these T cells, B cells or monocytes?" """
+    if not request.labels or request.drugs or request.genes or slots.COMPARES.search(request.text):
+        return None
+    if best not in (ANNOTATE, SUBSET, EXPLAIN, FIND, SELECT):
+        return None
+    return ANNOTATE if request.cells is None else SUBSET
+
+
+def _about_pseudo(request: Request, best: str, *, made: bool, **_: bool) -> str | None:
+    making = slots.MAKES.search(request.text) and (request.n is not None or request.type_name or request.like)
+    generated = re.search(
+        r"\b(?:generated|simulated|synthetic|pseudo|fake|artificial|virtual)\b", request.text, re.IGNORECASE
+    )
+    if not made or best == DOWNLOAD:
+        return None
+    if best == REAL or (
+        slots.REAL.search(request.text) and (slots.COMPARES.search(request.text) or request.points_back)
+    ):
+        return REAL
+    if (
+        request.on_map
+        and (request.points_back or generated)
+        and not re.search(r"\bcolou?r", request.text)
+        and not making
+    ):
+        return REAL
+    return None
+
+
+def _about_drugs(request: Request, best: str, *, known_drug: bool, **_: bool) -> str | None:
+    if known_drug:
+        several = len({mention.drug.name for mention in request.drugs if mention.drug is not None}) > 1
+        compares = slots.COMPARES.search(request.text) or request.column
+        return COMPARE_DRUG if compares and not several else None
+    if request.drugs:  # a drug that is not known is refused by name
+        return None
+    asks = slots.WHICH_DRUG.search(request.text) and best not in (HELP, OUT_OF_SCOPE, GENE, MARKERS, DESCRIBE)
+    return RANK if asks or best == RANK else None
+
+
+def _making(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    if not slots.MAKES.search(request.text) or best in (DOWNLOAD, HELP, OUT_OF_SCOPE, REAL, CLUSTER, UNDO):
+        return None
+    wanted = request.n is not None or request.type_name or request.like
+    return GENERATE if wanted and best in (GENERATE, ANNOTATE, SUBSET, SELECT, MARKERS, DESCRIBE, FIND, MAP) else None
+
+
+def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    """ "How many of those express GZMB?"; cells that express a gene are chosen by it, if that is what is asked."""
+    if not loaded or not request.genes or re.search(r"\bmark(?:s|ers?)\b", request.text, re.IGNORECASE):
+        return None
+    if best == MAP or (request.on_map and not slots.COUNTS.search(request.text)):
+        return MAP
+    if slots.COUNTS.search(request.text) and slots.AMOUNT.search(request.text):
+        return EXPRESSION
+    if slots.EXPRESSES.search(request.text) and slots.CHOOSES.search(request.text):
+        return SELECT
+    if best in (EXPRESSION, FIND) or (
+        slots.AMOUNT.search(request.text) and best in (GENE, SELECT, ANNOTATE, SUBSET, QUALITY)
+    ):
+        return None if best == GENE and not (_points_at(request) or request.cells or request.type_name) else EXPRESSION
+    return None
+
+
+def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    if not loaded or best in (
+        EXPLAIN,
+        RANK,
+        QUALITY,
+        GENERATE,
+        DRUG,
+        COMPARE,
+        COMPARE_DRUG,
+        DOWNLOAD,
+        EXPRESSION,
+        HELP,
+    ):
+        return None
+    named = request.cells is not None or request.type_name
+    if slots.CHOOSES.search(request.text) and (named or best == SELECT):
+        asks_types = re.search(
+            r"\b(?:annotate|which types?|what (?:are|is|types?)|cell types?)\b", request.text, re.IGNORECASE
+        )
+        choices = best == ANNOTATE and request.labels
+        return None if asks_types or choices else SELECT
+    said = request.cells.short() if request.cells is not None else {}
+    by_answers = {"confidence_below", "confidence_above", "response"} & set(said) or said.get("cell_type")
+    shows = slots.SHOWS_CELLS.search(request.text) and not slots.COUNTS.search(request.text)
+    return SELECT if by_answers and shows and best in (SELECT, ANNOTATE, SUBSET, MAP, FIND) else None
+
+
+def _comparing(request: Request, best: str, *, loaded: bool, known_drug: bool, **_: bool) -> str | None:
+    if not loaded or known_drug or best in (GENE, HELP, OUT_OF_SCOPE):
+        return None
+    groups = request.cells is not None or request.type_name or _points_at(request) or request.column
+    return COMPARE if best == COMPARE and groups and slots.COMPARES.search(request.text) else None
 
 
 def _continue(request: Request, last: Request) -> Request | None:
@@ -297,21 +511,30 @@ def _continue(request: Request, last: Request) -> Request | None:
             intent=GENERATE,
             cell_type=request.cell_type or last.cell_type,
             n=last.n if request.n is None else request.n,
+            like=last.like and request.cell_type is None,
             species=request.species or last.species,
             tissue=request.tissue or last.tissue,
             library_size=last.library_size if request.library_size is None else request.library_size,
         )
     if last.intent == MARKERS and request.cell_type and not request.gene:
         return replace(request, intent=MARKERS)
+    if last.intent == EXPRESSION and (request.genes or request.cells or request.type_name):
+        return replace(request, intent=EXPRESSION, genes=request.genes or last.genes, points_back=not request.cells)
     if last.intent in (MARKERS, GENE) and request.gene and not request.cell_type:
         return replace(request, intent=GENE)
-    if last.intent in (ANNOTATE, SUBSET) and request.selection is not None and not request.gene:
-        return replace(request, intent=SUBSET)
-    if last.intent == DRUG and request.selection is not None:
+    if last.intent == DRUG and (request.selection is not None or request.cells is not None):
         return replace(request, intent=DRUG, drugs=request.drugs or last.drugs)
     if last.intent == DRUG and not (request.gene or request.cell_type):
         named = request.drugs or _named_last(request.text)
         return replace(request, intent=DRUG, drugs=named) if named else None
+    if last.intent == DRUG and request.cell_type is not None:
+        return replace(request, intent=DRUG, drugs=last.drugs)
+    if last.intent in (QUALITY, EXPLAIN, RANK, SELECT) and (request.cells is not None or request.type_name):
+        return replace(request, intent=last.intent)
+    if last.intent in (ANNOTATE, SUBSET) and request.cells is not None and not request.gene:
+        return replace(request, intent=SUBSET)
+    if last.intent in (ANNOTATE, SUBSET) and request.type_name and not request.gene:
+        return replace(request, intent=ANNOTATE)
     return None
 
 
@@ -445,23 +668,11 @@ def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tu
     """
     if obs is None or len(obs) == 0:
         return None, text
-    found = _by_position(text, obs) or _by_name(text, obs) or _by_column(text, obs, taken)
+    found = _by_position(text, obs) or _by_name(text, obs) or _by_cluster(text, obs) or _by_column(text, obs, taken)
     if found is None:
         return None, text
     selection, (start, end) = found
     return selection, f"{text[:start]} {text[end:]}"
-
-
-def groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Columns that sort the cells into groups, as text."""
-    found = {}
-    for column in obs.columns:
-        values = obs[column]
-        whole = pd.api.types.is_integer_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)
-        texts = pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)
-        if not str(column).startswith("instructcell_") and (whole or texts) and 1 < values.nunique() <= MAX_VALUES:
-            found[str(column)] = values.astype(str)
-    return found
 
 
 def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
@@ -469,19 +680,23 @@ def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
     if match := re.search(rf"\b(first|last)\s+(?:{number}\s+)?cells?\b", text, re.IGNORECASE):
         end, k = match[1].lower(), min(_number(match[2] or "one"), n)
         rows = np.arange(k) if end == "first" else np.arange(n - k, n)
-        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell"), match.span()
+        cells = Cells(first=k) if end == "first" else Cells(last=k)
+        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell", cells), match.span()
     random = rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b"
     if match := re.search(random, text, re.IGNORECASE):
         k = min(_number(match[1] or match[2]), n)
         rows = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
-        return Selection(rows, f"{k:,} random cells"), match.span()
+        return Selection(rows, f"{k:,} random cells", Cells(random=k)), match.span()
     if match := re.search(r"\bcells\s+#?(\d+)\s*(?:-|to|through|\u2013)\s*#?(\d+)\b", text, re.IGNORECASE):
         start, stop = sorted((int(match[1]), int(match[2])))
         rows = np.arange(max(start, 1) - 1, min(stop, n))
-        return (Selection(rows, f"cells {start:,} to {min(stop, n):,}"), match.span()) if len(rows) else None
+        chosen = Selection(rows, f"cells {start:,} to {min(stop, n):,}", Cells(positions=tuple(rows.tolist())))
+        return (chosen, match.span()) if len(rows) else None
     if match := re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE):
         position = int(match[1]) - 1
-        return (Selection(np.array([position]), f"cell {position + 1:,}"), match.span()) if 0 <= position < n else None
+        if not 0 <= position < n:
+            return None
+        return Selection(np.array([position]), f"cell {position + 1:,}", Cells(positions=(position,))), match.span()
     return None
 
 
@@ -489,8 +704,22 @@ def _by_name(text: str, obs: pd.DataFrame) -> Found | None:
     for match in re.finditer(r"[\w.:|-]{4,}[\w|]", text):
         word = match[0]
         if any(letter.isdigit() or letter in "_-|:." for letter in word) and word in obs.index:
-            return Selection(np.flatnonzero(obs.index == word), f"cell {word}"), match.span()
+            return Selection(np.flatnonzero(obs.index == word), f"cell {word}", Cells(names=(word,))), match.span()
     return None
+
+
+def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
+    """ "cluster 3" where the file has no clusters of its own: the ones that are computed here."""
+    if cluster_column(obs) not in (None, OWN_CLUSTERS):
+        return None
+    match = re.search(r"\bclusters?\s*(?:number|no\.?|#)?\s*(\d+)\b(?!\s+(?:of|in)\s+\w)", text, re.IGNORECASE)
+    if match is None:
+        return None
+    values = obs[OWN_CLUSTERS].astype(str) if OWN_CLUSTERS in obs else pd.Series("", index=obs.index)
+    rows = np.flatnonzero(values == match[1])
+    if OWN_CLUSTERS in obs and len(rows) == 0:
+        return None
+    return Selection(rows, f"cluster {match[1]}", Cells(cluster=match[1])), match.span()
 
 
 def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
@@ -505,7 +734,8 @@ def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
             behind = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
             beside = rf"{names}(?:\s+(?:number|no\.?))?\s*[:#]*\s*{word}{behind}|{word}\s+{names}(?!\w)"
             stated = rf"{names}\s*(?:\b(?:is|equals?)\b|[=:]+)\s*{word}{behind}"
-            chosen = Selection(np.flatnonzero(values == value), f"{column} {value}")
+            cells = Cells(column=column, value=value)
+            chosen = Selection(np.flatnonzero(values == value), f"{column} {value}", cells)
             if match := re.search(stated, text, re.IGNORECASE) or re.search(beside, free, re.IGNORECASE):
                 return chosen, match.span()
             pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"

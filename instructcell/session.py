@@ -4,46 +4,46 @@
     for event in session.send("Which cell types are these?"):
         ...
 
-The session keeps the loaded cells, the results and the turns of one user; nothing is shared between sessions but the
-models. It understands a sentence (`intents`), calls the tools that answer it (`tools`, `retrieval`) and puts what they
-returned into words (`answers`). Text inside an uploaded file is data and changes nothing.
+The session keeps the files, the results and the turns of one user; nothing is shared between sessions but the models.
+It understands a sentence (`intents`, `slots`), calls the tools that answer it (`toolbox`) and puts what they returned
+into words (`answers`). Text inside an uploaded file is data and changes nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from anndata import AnnData
 
-from instructcell import answers, intents, pl, tools
-from instructcell.batches import Reading
-from instructcell.cells import read
+from instructcell import answers, intents, slots, tools
+from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.context import FileContext
 from instructcell.doctor import DatasetReport
-from instructcell.drugs import Drug, DrugSet
-from instructcell.errors import DrugError, InstructCellError, LabelError
-from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
-from instructcell.generation import stream_answer
-from instructcell.intents import Request, Selection
-from instructcell.labels import load_ontology
+from instructcell.drugs import Drug
+from instructcell.errors import DrugError, InstructCellError
+from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
+from instructcell.intents import Request
 from instructcell.output import write_h5ad
-from instructcell.retrieval import MarkerEvidence, answer_knowledge, load_index
-from instructcell.retrieval.grounding import percent
+from instructcell.retrieval import answer_knowledge, load_index
 from instructcell.retrieval.names import load_name_book
+from instructcell.toolbox import Toolbox
+from instructcell.toolbox.arguments import ALL, MOST_PSEUDO_CELLS, Cells
+from instructcell.toolbox.data import card, groupings
+from instructcell.toolbox.desk import examples
+from instructcell.workspace import Result, Workspace
 
-USUAL_PSEUDO_CELLS, MOST_PSEUDO_CELLS = 50, 20_000  # in one answer: when no number is said, and at most
-FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
-EVIDENCE_TYPES = 4  # cell types whose markers are cited
-READ_BACK = 64  # pseudo-cells that the model reads back
+USUAL_PSEUDO_CELLS = 50  # when no number is said
+FINER = 2.0  # times the resolution, for "finer clusters"
+WRITING = ("annotate", "drug_response", "cluster")  # tools that write answers into the file
+CELLS_TABLE = "cells"
 
 Answer = Generator[Event, None, None]
+Called = Generator[Event, None, Result]
 MEANINGS = {
     intents.ANNOTATE: "name the cell types of all cells",
     intents.SUBSET: "name the cell types of some of the cells",
@@ -56,27 +56,52 @@ MEANINGS = {
     intents.HELP: "say what I can do",
     intents.SMALL_TALK: "chat",
     intents.OUT_OF_SCOPE: "answer something else",
+    intents.QUALITY: "judge the quality of the cells",
+    intents.CLUSTER: "cluster the cells",
+    intents.EXPLAIN: "explain why cells were called so",
+    intents.FIND: "find cells by what they are like",
+    intents.EXPRESSION: "say which cells express a gene",
+    intents.COMPARE: "compare two groups of cells",
+    intents.REAL: "compare the pseudo-cells with real ones",
+    intents.RANK: "rank the drugs I know for these cells",
+    intents.COMPARE_DRUG: "compare the response to a drug between groups",
+    intents.SELECT: "choose some of the cells",
+    intents.MAP: "draw the map",
+    intents.UNDO: "take the last step back",
+    intents.RESTART: "start again",
 }
-
-
 # A later "and 10 more" goes on from these; a download or a greeting in between changes nothing.
-CONTINUED = (intents.ANNOTATE, intents.SUBSET, intents.GENERATE, intents.DRUG, intents.MARKERS, intents.GENE)
-
-
+CONTINUED = (
+    intents.ANNOTATE, intents.SUBSET, intents.GENERATE, intents.DRUG, intents.MARKERS, intents.GENE, intents.QUALITY,
+    intents.EXPLAIN, intents.EXPRESSION, intents.RANK, intents.SELECT, intents.FIND, intents.COMPARE, intents.CLUSTER,
+)  # fmt: skip
 YES, NO = {"yes", "yep", "sure", "correct", "right"}, {"no", "nope"}
+THEN = re.compile(r"(?:\s*[,;.])?\s+(?:and\s+)?then\s+(?=\w)", re.IGNORECASE)
+ORDER = ("first", "last", "random", "others")  # conditions whose meaning depends on those before them
+SWITCHES = re.compile(
+    r"\b(?:switch|use|go|change|back|talk|open|turn)\b.*\b(?:to|about|file|data\s?set|sample|use)\b|^\W*use\b", re.I
+)
+LEADS = re.compile(
+    r"^\W*(?:(?:please|can you|could you|now|and|ok)\W+)*(?:find|show|search|look|locate|identify|get|pick|where\s+are|which|are\s+there)"
+    r"(?:\s+(?:me|out|up|for|through|the\s+data|my\s+data|any|all|in))*(?:\s+(?:of\s+)?(?:the|my|these))?\s+(?=\S)",
+    re.IGNORECASE,
+)
+ONES = re.compile(r"\bones\b", re.IGNORECASE)
+AMONG = re.compile(r"\b(?:among|of|in)\s+(?:them|those|these|which)\b", re.IGNORECASE)
 
 
 @dataclass
 class Turn:
-    """One question and what was answered; `events` without progress and text."""
+    """One question and what was answered; `events` without progress and text, `results` what the answer rests on."""
 
     question: str
     answer: str = ""
     events: list[Event] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
 
 
 class Session:
-    """One user's conversation about one set of cells.
+    """One user's conversation about cells.
 
     Parameters
     ----------
@@ -84,15 +109,13 @@ class Session:
         Cells to talk about; None: `load` them later or ask general questions.
     checkpoint
         Name or folder of a checkpoint, or a loaded one.
+    folder
+        Where exported files are written; a temporary folder by default.
 
     Attributes
     ----------
-    adata, report, name
-        The loaded cells, what the doctor found, and what they are called.
-    annotation, generated
-        The latest annotation of all cells with the checkpoint's own types, and the latest pseudo-cells.
-    latest
-        The latest result that was written into `adata`, of all cells or of some.
+    workspace, toolbox
+        The files, selections and results; and the tools over them, for going on in Python.
     history
         The turns so far.
 
@@ -108,47 +131,90 @@ class Session:
     ...     print(event)
     """
 
-    def __init__(self, adata: AnnData | None = None, *, checkpoint: str | Path | Checkpoint = "mini") -> None:
-        self._checkpoint: str | Path | Checkpoint = checkpoint
-        self.adata: AnnData | None = None
-        self.report: DatasetReport | None = None
-        self.name = ""
-        self.latest: tools.AnnotationResult | tools.DrugResult | None = None
-        self.drug_result: tools.DrugResult | None = None
-        self.generated: AnnData | None = None
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        checkpoint: str | Path | Checkpoint = "mini",
+        folder: str | Path | None = None,
+    ) -> None:
+        self.workspace = Workspace()
+        self.toolbox = Toolbox(self.workspace, checkpoint, folder)
         self.history: list[Turn] = []
         self._last: Request | None = None
+        self._focus: Cells = ALL  # the cells that were talked about
         self._offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
-        self._contexts: dict[tuple[str | None, str | None], FileContext] = {}  # of the file, by what was said of it
-        self._annotations: dict[tuple[str, ...], tools.AnnotationResult] = {}  # of all cells, by the types allowed
-        self._written: set[str] = set()  # columns of obs that hold answers of this session
-        self._n_generations = 0
         self._flows: dict[str, Callable[[Request], Answer]] = {
             intents.ANNOTATE: self._annotate,
             intents.SUBSET: self._annotate,
             intents.GENERATE: self._generate,
             intents.DRUG: self._drug,
-            intents.MARKERS: self._markers,
-            intents.GENE: self._gene,
+            intents.MARKERS: self._knowledge,
+            intents.GENE: self._knowledge,
             intents.DESCRIBE: self._describe,
             intents.DOWNLOAD: self._download,
             intents.HELP: self._help,
             intents.SMALL_TALK: self._small_talk,
             intents.OUT_OF_SCOPE: self._out_of_scope,
+            intents.QUALITY: self._quality,
+            intents.CLUSTER: self._cluster,
+            intents.EXPLAIN: self._explain,
+            intents.FIND: self._find,
+            intents.EXPRESSION: self._expression,
+            intents.COMPARE: self._compare,
+            intents.REAL: self._compare_real,
+            intents.RANK: self._rank,
+            intents.COMPARE_DRUG: self._compare_drug,
+            intents.SELECT: self._select,
+            intents.MAP: self._map,
+            intents.UNDO: self._undo,
+            intents.RESTART: self._restart,
         }
         if adata is not None:
-            self._take(adata, "the data")
+            self.toolbox.open(adata, "the data")
+
+    # ---- what is there
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The loaded checkpoint."""
-        self._checkpoint = tools.open_checkpoint(self._checkpoint)
-        return self._checkpoint
+        return self.toolbox.checkpoint
+
+    @property
+    def adata(self) -> AnnData | None:
+        """The cells that are talked about."""
+        return None if self.workspace.file is None else self.workspace.file.adata
+
+    @property
+    def report(self) -> DatasetReport | None:
+        """What the doctor found in them."""
+        return None if self.workspace.file is None else self.workspace.file.report
+
+    @property
+    def name(self) -> str:
+        """What they are called."""
+        return self.workspace.state.current
+
+    @property
+    def generated(self) -> AnnData | None:
+        """The latest pseudo-cells."""
+        return self.workspace.state.pseudo
 
     @property
     def annotation(self) -> tools.AnnotationResult | None:
-        """The latest annotation of all cells with the checkpoint's own types."""
-        return self._annotations.get(())
+        """The annotation of all cells with the checkpoint's own types."""
+        return self.workspace.recall(self.name, "annotate")
+
+    @property
+    def drug_result(self) -> tools.DrugResult | None:
+        """The latest predicted response."""
+        found = self.workspace.latest("drug_response")
+        return None if found is None else found.payload
+
+    @property
+    def latest(self) -> Result | None:
+        """The latest result that was written into the cells that are talked about."""
+        return self.workspace.latest(*WRITING, file=self.name)
 
     def warm_up(self) -> None:
         """Load what the first answer needs, so that it need not wait."""
@@ -158,7 +224,7 @@ class Session:
         load_name_book()
 
     def load(self, source: str | Path | AnnData, *, name: str = "") -> list[Event]:
-        """Take cells into the session; what was loaded before stays if they cannot be read.
+        """Take cells into the session beside those that are there; a file of the same name is replaced.
 
         Parameters
         ----------
@@ -170,58 +236,30 @@ class Session:
         Returns
         -------
         list of Event
-            What the doctor says of them, or `Failed`.
+            What the doctor says of them, or `Failed`, and then everything is as it was.
         """
-        title = name or (Path(source).name if isinstance(source, (str, Path)) else "the data")
         try:
-            self._take(read(source), title)
+            file = self.toolbox.open(source, name, replace_file=True)
         except InstructCellError as error:
             return [failure(error)]
-        assert self.adata is not None and self.report is not None
+        self._focus, self._last, self._offers = ALL, None, []
         return [
-            TextDelta(f"**{answers.quoted(title)}** is loaded.\n\n{self.report.to_markdown()}\n"),
-            TableReady("dataset", _card(self.report)),
+            TextDelta(f"**{answers.quoted(file.name)}** is loaded.\n\n{file.report.to_markdown()}\n"),
+            TableReady("dataset", card(file)),
         ]
-
-    def send(self, text: str) -> Iterator[Event]:
-        """Answer one sentence, event by event; leaving the loop early stops the work.
-
-        An input that cannot be used becomes a `Failed` event and the session goes on.
-        """
-        turn = Turn(text)
-        self.history.append(turn)
-        try:
-            for event in self._answer(text):
-                _keep(turn, event)
-                yield event
-        except InstructCellError as error:
-            failed = failure(error)
-            _keep(turn, failed)
-            yield failed
 
     def suggestions(self) -> list[str]:
         """Questions that fit what is loaded and known, the most useful first."""
-        able, drugs = self._able, self._drugs.names
-        types: list[str] = []
-        if self.annotation is not None:
-            found = self.annotation.composition["cell_type"]
-            types = [name for name in found if name != tools.UNKNOWN]
-        asked = [] if self.adata is None else ["Which cell types are these?"] if not types else []
-        example = next((name for name in types if name in able), able[0] if able else "B cell")
-        asked += [f"Generate 50 {example}s" if able else "", f"What marks a {types[0] if types else example}?"]
-        asked += [f"Would {drugs[0]} work on these cells?"] if drugs and self.adata is not None else []
-        asked += ["Describe the data"] if self.adata is not None else ["What does GCG do?"]
-        return [question for question in (*asked, "What can you do?") if question]
+        return [*examples(self.toolbox), "What can you do?"]
 
     def clear(self) -> None:
-        """Forget the conversation and the results; the loaded cells stay."""
+        """Forget the conversation and the results; the loaded cells stay, as they came."""
         self.history.clear()
-        self.generated = None
-        self._n_generations = 0
-        self._forget_results()
+        self.workspace.restart()
+        self._forget()
 
     def save_annotated(self, path: str | Path) -> Path:
-        """Write the loaded cells with all results so far as .h5ad and return the path.
+        """Write the cells that are talked about with all results so far as .h5ad and return the path.
 
         Raises
         ------
@@ -238,31 +276,58 @@ class Session:
             raise InstructCellError("found no pseudo-cells to save; ask for some first, e.g. 'generate 50 B cells'")
         return write_h5ad(self.generated, Path(path))
 
-    def _take(self, adata: AnnData, name: str) -> None:
-        report = tools.look_at(adata, self.checkpoint)
-        tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
-        self.adata, self.report, self.name = adata, report, name
-        self._contexts.clear()
-        self._forget_results()
+    # ---- a turn
 
-    def _forget_results(self) -> None:
-        self.latest = self.drug_result = self._last = None
-        self._offers = []
-        self._annotations.clear()
-        self._written.clear()
+    def send(self, text: str) -> Iterator[Event]:
+        """Answer one sentence, event by event; leaving the loop early stops the work.
+
+        An input that cannot be used becomes a `Failed` event and the session goes on.
+        """
+        turn = Turn(text)
+        self.history.append(turn)
+        try:
+            with self.workspace.step(text.strip(), (self._last, self._focus)):
+                for event in self._answer(text):
+                    _keep(turn, event)
+                    yield event
+        except InstructCellError as error:
+            failed = failure(error)
+            _keep(turn, failed)
+            yield failed
 
     def _answer(self, text: str) -> Answer:
         if not text.strip():
             yield TextDelta("There was no question in that. *Help* shows what you can ask.")
             return
-        request = self._resolve(text) or intents.understand(
+        offered = self._resolve(text)
+        if offered is not None:
+            yield from self._do(offered)
+            return
+        parts = THEN.split(text)
+        for part in parts if all(len(part.split()) > 1 for part in parts) else [text]:
+            yield from self._do(self._understood(part))
+
+    def _understood(self, text: str) -> Request:
+        return intents.understand(
             text,
             router=intents.load_router(),
             labels=self.checkpoint.labels,
-            drugs=self._drugs,
+            drugs=self.toolbox.drugs,
             obs=None if self.adata is None else self.adata.obs,
             last=self._last,
+            files=list(self.workspace.files),
+            made=self.generated is not None,
         )
+
+    def _do(self, request: Request) -> Answer:
+        """Answer an understood request, or ask back when it is not clear."""
+        if request.file and request.file != self.name:
+            result = yield from self._call("use_file", file=request.file)
+            self._focus = ALL
+            if request.intent not in (intents.DESCRIBE,) and SWITCHES.search(request.text):
+                yield from self._tell(result)
+                return
+            request = self._understood(request.text)
         if request.wavers is not None:
             sure = replace(request, wavers=None)
             self._offers = [sure, replace(sure, intent=request.wavers)]
@@ -288,237 +353,284 @@ class Session:
             return offers[1]
         return offers[0] if words & {"first", "1", "former", *YES} else None
 
-    @property
-    def _drugs(self) -> DrugSet:
-        return tools.drugs_of(self.checkpoint)
+    # ---- calling tools and telling what they found
 
-    @property
-    def _able(self) -> list[str]:
-        """Cell types that can be generated, the best known first."""
-        able = [label for label in self.checkpoint.labels if label.can_generate]
-        return [label.name for label in sorted(able, key=lambda label: -label.n_training_cells)]
+    def _call(self, tool: str, /, **arguments: Any) -> Called:
+        """Call a tool; its result is what this turn may talk of, and its cells are the cells talked about."""
+        result = yield from self.toolbox.steps(tool, **arguments)
+        self.history[-1].results.append(result)
+        if isinstance(arguments.get("cells"), Cells):
+            self._focus = arguments["cells"]
+        return result
+
+    def _tell(self, result: Result, *, text: bool = True) -> Answer:
+        """Words first, then tables, then figures, which may take a while to draw."""
+        if text:
+            yield TextDelta(answer_of(result))
+        for name, table in result.tables.items():
+            yield TableReady(name, table, result.id)
+        for name, draw in result.figures.items():
+            yield Progress(0, 1, f"drawing the {name}")
+            yield FigureReady(name, draw(), result.id)
+            yield Progress(1, 1, f"drawing the {name}")
+
+    def _ask(self, tool: str, /, **arguments: Any) -> Answer:
+        """Call a tool and tell what it found."""
+        result = yield from self._call(tool, **arguments)
+        yield from self._tell(result)
+
+    def _cells(self, request: Request, *, types: bool = True) -> Generator[Event, None, Cells]:
+        """Which cells a request is about: what it says, within the cells talked about if it points at them."""
+        said = request.cells or ALL
+        if types and request.type_name:
+            said = said.model_copy(update={"cell_type": request.type_name})
+        back = request.points_back or request.points_here or ONES.search(request.text) is not None
+        if not back or slots.EVERYTHING.search(request.text) or self._focus == ALL:
+            return said
+        if said == ALL or said == self._focus:
+            return self._focus
+        base, given = self._focus.short(), said.short()
+        if set(ORDER) & {*base, *given} or set(base) & set(given):
+            kept = yield from self._call("select", cells=self._focus)
+            assert kept.selection is not None
+            return said.model_copy(update={"selection": kept.selection.name})
+        return Cells(**{**base, **given})
+
+    def _needs_cells(self, reason: str) -> Answer:
+        yield TextDelta(f"{reason} Upload an .h5ad, a 10x .h5 or a .csv/.tsv table, or pick an example.")
 
     # ---- what are these cells?
 
     def _annotate(self, request: Request) -> Answer:
-        if self.adata is None or self.report is None:
+        if self.adata is None:
             yield from self._needs_cells("To name cell types I need cells.")
             return
-        selection = request.selection
-        if selection is None and request.intent == intents.SUBSET:
-            yield TextDelta(answers.which_cells_text(self.adata.n_obs, intents.groupings(self.adata.obs)))
-            return
-        if selection is not None and len(selection.rows) < self.adata.n_obs:
-            yield from self._annotate_some(request, selection)
-            return
-        if self.annotation is not None and request.cell_type is not None and not request.labels:
-            yield from self._share(request, self.annotation)
-            return
-        result = yield from self._annotation_of_all(request)
-        yield from self._composition(request, result, self.name)
-        yield FigureReady("composition", pl.composition(self.adata))
-        yield from self._grounds(result)
-        yield TextDelta(answers.weakness_text(result))
-        yield Progress(0, 1, "drawing the map")
-        yield FigureReady("map", pl.umap(self.adata))
-        yield Progress(1, 1, "drawing the map")
-
-    def _annotation_of_all(self, request: Request) -> Generator[Event, None, tools.AnnotationResult]:
-        """The annotation of all cells among the types that were named, or all; made once and kept."""
-        assert self.adata is not None
-        result = self._annotations.get(request.labels)
-        if result is None or request.tissue or request.species:
-            yield from self._first_look(request, np.arange(self.adata.n_obs))
-            result = yield from _run(self._annotation_steps(request, None), "annotating cells")
-            self._annotations[request.labels] = result
-            self._written.update(tools.obs_columns(result))  # the tool wrote them
-            self.latest = result
-        self._keep_annotation(request, result, "")
-        return result
-
-    def _annotate_some(self, request: Request, selection: Selection) -> Answer:
-        yield from self._first_look(request, selection.rows)
-        result = yield from _run(self._annotation_steps(request, selection.rows), "annotating cells")
-        self._keep_annotation(request, result, selection.name)
-        yield from self._composition(request, result, selection.name)
-        yield TableReady("cells", result.table.rename_axis("cell").reset_index())
-        yield from self._grounds(result)
-        yield TextDelta(answers.weakness_text(result))
-
-    def _keep_annotation(self, request: Request, result: tools.AnnotationResult, selected: str) -> None:
-        """Write the types of all or some cells into obs."""
-        columns = tools.obs_columns(result)
-        given = {"labels": list(request.labels), "tissue": request.tissue}
-        self._keep_result("annotate", request, result, columns, {**given, "selection": selected})
-
-    def _keep_result(
-        self,
-        command: str,
-        request: Request,
-        result: tools.AnnotationResult | tools.DrugResult,
-        columns: Mapping[str, pd.Series],
-        arguments: Mapping[str, Any],
-    ) -> None:
-        """Write results into obs: every cell holds its latest answer, "" or NaN where it was not asked about."""
-        if self.adata is None or result is self.latest:
-            return
-        for name, values in columns.items():
-            number = pd.api.types.is_numeric_dtype(values)
-            n_cells = self.adata.n_obs
-            whole: Any = np.full(n_cells, np.nan, np.float32) if number else np.full(n_cells, "", object)
-            if name in self._written:
-                whole[:] = self.adata.obs[name].to_numpy()
-            whole[result.rows] = values.to_numpy()
-            self.adata.obs[name] = whole if number else pd.Categorical(whole)
-        self._written.update(columns)
-        given = {"species": request.species, **arguments}
-        tools._record(self.adata, command, self.checkpoint, result.report, given)
-        self.latest = result
-
-    def _share(self, request: Request, result: tools.AnnotationResult) -> Answer:
-        """How many cells of one type there are, with the markers that say so; the annotation is there already."""
-        assert request.cell_type is not None
-        label = request.cell_type
-        text = answers.share_text(result, label.name, _with_subtypes(self.checkpoint, label.name))
-        found = self._evidence(label.name, label.id, result)
-        yield TextDelta(f"{text}\n{answers.evidence_text([] if found is None else [found])}")
-
-    def _annotation_steps(self, request: Request, rows: np.ndarray | None) -> tools.Steps[tools.AnnotationResult]:
-        assert self.adata is not None
-        said = (request.species, request.tissue)
-        result = yield from tools.annotate_steps(
-            self.adata,
-            checkpoint=self.checkpoint,
-            reading=Reading(species=request.species),
-            tissue=request.tissue,
-            rows=rows,
-            report=self.report,
-            labels=request.labels or None,
-            context=self._contexts.get(said) or True,
+        points = request.points_back or (
+            request.points_here and (request.intent == intents.SUBSET or self.workspace.selected)
         )
-        if result.context is not None:
-            self._contexts[said] = result.context
-        return result
+        if request.intent == intents.SUBSET and request.cells is None and not points:
+            groups = {name: sorted(values.unique()) for name, values in groupings(self.adata.obs).items()}
+            yield TextDelta(answers.which_cells_text(self.adata.n_obs, groups))
+            return
+        if not points:
+            request = replace(request, points_here=False)
+        cells = yield from self._cells(request, types=False)
+        counts = request.type_name and not request.labels
+        if counts and (cells == ALL or slots.COUNTS.search(request.text) or AMONG.search(request.text)):
+            yield from self._share(request, cells)
+            return
+        yield from self._look(cells)
+        yield from self._ask("annotate", cells=cells, **_given(request, "labels", "tissue", "species"))
 
-    def _composition(self, request: Request, result: tools.AnnotationResult, whose: str) -> Answer:
-        label = request.cell_type
-        if label is not None and len(result.table) > 1 and not request.labels:
-            share = answers.share_text(result, label.name, _with_subtypes(self.checkpoint, label.name))
-            yield TextDelta(f"\n\n{share}")
-        yield TextDelta(answers.composition_text(result, answers.titled(whose)))
-        if request.labels:
-            yield TextDelta(answers.choices_text(request.labels))
-        if len(result.table) > 1:
-            yield TableReady("cell types", result.composition)
+    def _look(self, cells: Cells) -> Answer:
+        """The opening of an annotation, unless it is known already."""
+        look = yield from self._call("first_look", cells=cells)
+        yield TextDelta(answer_of(look))
 
-    def _first_look(self, request: Request, rows: np.ndarray) -> Answer:
-        """The opening: the language model itself reads cells of the most frequent kind in a small sample.
+    def _share(self, request: Request, cells: Cells) -> Answer:
+        """How many cells of one type there are, with the markers that say so."""
+        if self.annotation is None:
+            yield from self._look(ALL)
+            result = yield from self._call("annotate", **_given(request, "tissue", "species"))
+            found = yield from self._call("count_cells", cells=cells, cell_type=request.type_name)
+            yield TextDelta(f"\n\n{answer_of(found)}")
+            yield from self._tell(result)
+        else:
+            found = yield from self._call("count_cells", cells=cells, cell_type=request.type_name)
+            yield TextDelta(answer_of(found))
+        self._focus = cells.model_copy(update={"cell_type": request.type_name}) if not cells.cell_type else cells
 
-        Its sentence is said when it is whole: only then is it known to agree with the scores.
-        """
-        assert self.adata is not None and self.report is not None
-        sample = rows
-        if len(rows) > FIRST_LOOK:
-            sample = np.sort(np.random.default_rng(0).choice(rows, FIRST_LOOK, replace=False))
-        guesses = tools.finish(self._annotation_steps(request, sample)).table["best_guess"].to_numpy()
-        kind = str(pd.Series(guesses).value_counts().index[0])
-        together = sample[guesses == kind][:READ_TOGETHER]
-        cells = tools.align_rows(self.adata, self.checkpoint, self.report, together)
-        processor = self.checkpoint.processor
-        prompt = processor.prompt(request.text, len(together))
-        pieces = stream_answer(
-            self.checkpoint.model, processor, prompt, cells.counts, cells.measured, max_new_tokens=48
-        )
-        said = " ".join("".join(pieces).split())
-        names = self.checkpoint.labels.names
-        yield TextDelta(answers.first_look_text(said, kind, len(together), len(sample), names))
+    def _explain(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To explain a label I need cells.")
+            return
+        why_not = request.type_name if slots.WHY_NOT.search(request.text) else ""
+        named = Cells() if request.cells is None else request.cells
+        cells = named if named != ALL else self._focus
+        if cells == ALL and request.type_name and not why_not:
+            cells = Cells(cell_type=request.type_name)
+        yield from self._ask("explain", cells=cells, why_not=why_not)
 
-    def _grounds(self, result: tools.AnnotationResult) -> Answer:
-        """The markers the largest groups express, and what the reading rests on."""
-        assert self.adata is not None
-        evidence = []
-        known = result.composition[result.composition["cell_type"] != tools.UNKNOWN]
-        for row in known.head(EVIDENCE_TYPES).itertuples():
-            found = self._evidence(row.cell_type, row.cell_type_id, result)
-            evidence += [found] if found is not None else []
-        yield TextDelta(answers.evidence_text(evidence))
-        table = tools.evidence_frame(evidence)
-        if len(table):
-            yield TableReady("markers", table)
-        yield TextDelta(answers.coverage_text(result.report))
-        yield TextDelta(answers.context_text(result))
+    # ---- the file
 
-    def _evidence(self, name: str, cl_id: str, result: tools.AnnotationResult) -> MarkerEvidence | None:
-        """Marker evidence for the cells that were called `name`; None where no source lists markers of it."""
-        assert self.adata is not None
-        rows = result.rows[(result.table["cell_type"] == name).to_numpy()]
-        if len(rows) == 0:
-            return None
+    def _describe(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("No data is loaded yet.")
+            return
+        yield from self._ask("describe")
+
+    def _quality(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To judge the quality I need cells.")
+            return
+        cells = yield from self._cells(request)
+        yield from self._ask("quality", cells=cells)
+
+    def _cluster(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To cluster I need cells.")
+            return
+        before = self.workspace.latest("cluster", file=self.name)
+        resolution = 1.0 if before is None else float(before.facts["resolution"])
+        if match := slots.RESOLUTION.search(request.text):
+            resolution = float(match[1])
+        elif re.search(r"\b(?:finer|higher|more|smaller)\b", request.text, re.IGNORECASE):
+            resolution *= FINER
+        elif re.search(r"\b(?:coarser|lower|fewer|larger|bigger)\b", request.text, re.IGNORECASE):
+            resolution /= FINER
+        yield from self._ask("cluster", resolution=resolution)
+
+    def _select(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To choose cells I need some.")
+            return
+        said = self._said(request)
+        if said == ALL and not slots.EVERYTHING.search(request.text) and slots.THE_OTHERS.search(request.text):
+            said = self._focus.model_copy(update={"others": not self._focus.others})
+        elif (
+            said == ALL
+            and not re.search(r"\ball\b|\bevery\b", request.text, re.IGNORECASE)
+            and not (request.points_back or request.points_here)
+        ):
+            groups = {name: sorted(values.unique()) for name, values in groupings(self.adata.obs).items()}
+            yield TextDelta(answers.which_cells_text(self.adata.n_obs, groups))
+            return
+        elif slots.OTHERS.search(request.text):
+            said = said.model_copy(update={"others": True})
         try:
-            found = tools.evidence_of(
-                self.adata, cl_id or name, rows, checkpoint=self.checkpoint, report=self.report, max_cells=300
+            cells = yield from self._within(request, said)
+            result = yield from self._call("select", cells=cells)
+        except InstructCellError:
+            if cells == said:
+                raise
+            result = yield from self._call("select", cells=said)
+        if result.selection is not None:
+            kept = self.workspace.selected
+            self._focus = Cells(selection=kept.name) if kept is not None else ALL
+        yield from self._tell(result)
+
+    def _said(self, request: Request) -> Cells:
+        """The conditions that a request states, a gene among them."""
+        said = request.cells or ALL
+        if request.type_name:
+            said = said.model_copy(update={"cell_type": request.type_name})
+        if request.genes:
+            said = said.model_copy(update={"expresses": request.genes[0]})
+        return said
+
+    def _within(self, request: Request, said: Cells) -> Generator[Event, None, Cells]:
+        """The conditions within the cells talked about, if the request points at them."""
+        return (yield from self._cells(replace(request, cells=None if said == ALL else said, type_name="")))
+
+    def _map(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To draw a map I need cells.")
+            return
+        colour = request.genes[0] if request.genes else request.column
+        if not colour and re.search(r"\bclusters?\b", request.text, re.IGNORECASE):
+            colour = "cluster"
+        yield from self._ask("draw_map", colour=colour)
+
+    # ---- genes and groups
+
+    def _find(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To find cells I need some.")
+            return
+        if request.genes and slots.EXPRESSES.search(request.text):
+            yield from self._select(request)
+            return
+        phrase = LEADS.sub("", request.text).strip(" ?.!") or request.text
+        cells = self._focus if AMONG.search(request.text) else ALL
+        result = yield from self._call("find_by_text", text=AMONG.sub("", phrase).strip(), cells=cells)
+        if result.selection is not None:
+            self._focus = Cells(selection=result.selection.name)
+        yield from self._tell(result)
+
+    def _expression(self, request: Request) -> Answer:
+        if not request.genes:
+            yield TextDelta("Which gene do you mean? Name it by its symbol, such as *GCG*.")
+            return
+        if self.adata is None:
+            yield from self._knowledge(request)
+            return
+        cells = yield from self._cells(request)
+        yield from self._ask("expression", cells=cells, genes=request.genes, by=request.column)
+
+    def _compare(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To compare groups I need cells.")
+            return
+        groups = request.groups
+        if not groups and self._focus != ALL:
+            groups = (self._focus,)
+        if not groups:
+            yield TextDelta(
+                "Which groups shall I compare? Name two, such as *compare B cells with T cells*, or one against the "
+                "rest: *what is special about cluster 1?*"
             )
-        except LabelError:
-            return None
-        return replace(found, cell_type=name)
+            return
+        yield from self._ask("compare", cells=groups[0], against=groups[1] if len(groups) > 1 else None)
 
     # ---- new cells
 
     def _generate(self, request: Request) -> Answer:
-        labels = self.checkpoint.labels
-        if request.cell_type is None and request.unknown_type is None:
-            yield TextDelta(f"Which cell type shall I generate? I can do: {'; '.join(self._able)}.")
+        like = request.cells
+        if like is None and (request.like or (request.points_back and request.cell_type is None)):
+            like = self._focus
+        named = request.cell_type.name if request.cell_type else request.unknown_type
+        if named is None and (like is None or self.adata is None):
+            yield TextDelta(f"Which cell type shall I generate? I can do: {'; '.join(self.toolbox.able)}.")
             return
-        named = request.cell_type.name if request.cell_type else str(request.unknown_type)
-        label = tools.find_generable(labels, named)
         n = USUAL_PSEUDO_CELLS if request.n is None else request.n
+        if n < 1:
+            raise InstructCellError(f"found n={n}, expected at least 1 pseudo-cell; ask for 1 or more")
         if n > MOST_PSEUDO_CELLS:
             raise InstructCellError(
                 f"{n:,} pseudo-cells were asked for, expected at most {MOST_PSEUDO_CELLS:,} in one answer. "
                 "Ask for fewer, or use the command line: instructcell generate."
             )
-        seed = self._n_generations if request.seed is None else request.seed
-        yield Progress(0, n, "generating cells")
-        pseudo = tools.generate(
-            cell_type=label.name,
-            n=n,
-            tissue=request.tissue,
-            species=request.species,
-            library_size=request.library_size,
-            seed=seed,
-            checkpoint=self.checkpoint,
-        )
-        self._n_generations += 1
-        self.generated = pseudo
-        yield Progress(n, n, "generating cells")
-        yield TextDelta(answers.generated_text(pseudo, self._read_back(pseudo, label.name)))
-        yield CellsGenerated(pseudo)
+        if named is not None:
+            named = tools.find_generable(self.checkpoint.labels, named).name
+        seed = self.workspace.state.n_generations if request.seed is None else request.seed
+        given = _given(request, "tissue", "species", "library_size")
+        result = yield from self._call("generate", cell_type=named, n=n, like=like, seed=seed, **given)
+        yield from self._tell(result)
+        assert result.cells is not None
+        yield CellsGenerated(result.cells)
+        if request.on_map and self.adata is not None:
+            yield TextDelta("\n")
+            yield from self._ask("compare_with_real")
 
-    def _read_back(self, pseudo: AnnData, cell_type: str) -> str:
-        rows = np.arange(min(pseudo.n_obs, READ_BACK))
-        try:
-            back = tools.finish(tools.annotate_steps(pseudo, checkpoint=self.checkpoint, rows=rows))
-        except InstructCellError:  # cells of a very small library may hold nothing to read
-            return "Their counts are too few to be read back."
-        share = float(back.table["best_guess"].isin(_with_subtypes(self.checkpoint, cell_type)).mean())
-        seed = pseudo.uns[tools.RUN]["seed"]
-        return f"Read back, {percent(share)} of {len(rows)} are called {cell_type}. Seed {seed}."
+    def _compare_real(self, request: Request) -> Answer:
+        if self.generated is None:
+            yield TextDelta("There are no pseudo-cells yet. Ask for some first: *generate 50 B cells*.")
+            return
+        if self.adata is None:
+            yield from self._needs_cells("To compare them I need real cells.")
+            return
+        yield from self._ask("compare_with_real", cells=request.cells)
 
     # ---- drugs
 
     def _drug(self, request: Request) -> Answer:
+        names = ", ".join(self.toolbox.drugs.names)
         if not request.drugs:
-            yield TextDelta(f"Which drug do you mean? I know: {', '.join(self._drugs.names)}.")
+            yield TextDelta(f"Which drug do you mean? I know: {names}.")
             return
         known = list({mention.drug.name: mention.drug for mention in request.drugs if mention.drug}.values())
         yield from self._refuse_drugs(request, bool(known))
         if known and self.adata is None:
             for drug in known:
-                yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts(drug)}\n")
+                facts = {"target": drug.target, "studies": list(drug.studies), "drug_note": drug.note}
+                yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts_text(facts)}\n")
             yield from self._needs_cells("To predict a response I need cells.")
             return
+        if not known:
+            return
+        cells = yield from self._cells(request)
         for drug in known:
-            yield from self._response(request, drug, "drug response" if len(known) == 1 else f"response to {drug.name}")
+            yield from self._response(drug, cells, "drug response" if len(known) == 1 else f"response to {drug.name}")
         if len(known) > 1:
             yield TextDelta("\nEach drug was read by itself; what they do together is not predicted.\n")
 
@@ -527,6 +639,7 @@ class Session:
         unknown = [mention for mention in request.drugs if mention.drug is None]
         if not unknown:
             return
+        drugs = self.toolbox.drugs
         meant = {mention.meant.name: mention.meant for mention in unknown if mention.meant is not None}
         if len(meant) == 1:
             (drug,) = meant.values()
@@ -534,121 +647,105 @@ class Session:
             if not others_known and len(unknown) == 1:
                 yield TextDelta(
                     f"{answers.quoted(unknown[0].written)} is not a drug I was trained on. "
-                    f"Did you mean **{drug.name}**? (*Yes*, or name one of: {', '.join(self._drugs.names)}.)"
+                    f"Did you mean **{drug.name}**? (*Yes*, or name one of: {', '.join(drugs.names)}.)"
                 )
                 return
-        refusal = self._drugs.refusal(list(dict.fromkeys(mention.written for mention in unknown)))
+        refusal = drugs.refusal(list(dict.fromkeys(mention.written for mention in unknown)))
         if not others_known:
             raise DrugError(refusal)
         yield TextDelta(f"{refusal}\n\n")
 
-    def _response(self, request: Request, drug: Drug, title: str) -> Answer:
+    def _response(self, drug: Drug, cells: Cells, title: str) -> Answer:
         """Predict the response of the chosen cells to one drug; `title` names its table and figure."""
-        assert self.adata is not None
-        selection = request.selection or self._cells_called(request)
-        rows = None if selection is None else selection.rows
-        whose = answers.titled(self.name if selection is None else selection.name)
-        n_cells = self.adata.n_obs if rows is None else len(rows)
-        yield TextDelta(f"Reading {n_cells:,} cells for their response to {drug.name}.\n\n")
-        self._set_aside(drug)
-        steps = tools.drug_response_steps(
-            self.adata, drug=drug.name, checkpoint=self.checkpoint, rows=rows, report=self.report
+        yield TextDelta(f"Reading the cells for their response to {drug.name}.\n\n")
+        result = yield from self._call("drug_response", drug=drug.name, cells=cells)
+        own = f"response to {drug.name}"
+        renamed = replace(
+            result,
+            tables={title if name == own else name: table for name, table in result.tables.items()},
+            figures={title if name == own else name: draw for name, draw in result.figures.items()},
         )
-        result = yield from _run(steps, f"response to {drug.name}")
-        self.drug_result = result
-        columns = {tools.DRUG_RESPONSE: result.table["response"], tools.P_SENSITIVE: result.table["p_sensitive"]}
-        if selection is None:
-            self._written.update(columns)  # the tool wrote them
-            self.latest = result
-        else:
-            self._keep_result(
-                "drug_response", request, result, columns, {"drug": drug.name, "selection": selection.name}
-            )
-        types = None if self.annotation is None else self.annotation.table["cell_type"].iloc[result.rows]
-        yield TextDelta(answers.drug_text(result, whose, types))
-        yield TableReady(title, result.table.rename_axis("cell").reset_index())
-        yield FigureReady(title, pl.probabilities(result.table["p_sensitive"], types))
-        yield TextDelta(answers.coverage_text(result.report, "The cells"))
+        yield from self._tell(renamed)
 
-    def _set_aside(self, drug: Drug) -> None:
-        """Keep the response to another drug in columns that bear its name."""
-        before = self.drug_result
-        if self.adata is None or before is None or before.drug.name == drug.name:
+    def _rank(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To rank drugs I need cells.")
             return
-        for column in (tools.DRUG_RESPONSE, tools.P_SENSITIVE):
-            self.adata.obs[f"{column}_{re.sub(r'[^0-9A-Za-z]+', '_', before.drug.name)}"] = self.adata.obs[column]
-            self._written.discard(column)
+        cells = yield from self._cells(request)
+        yield TextDelta("Reading the cells for each drug I know.\n\n")
+        yield from self._ask("rank_drugs", cells=cells)
 
-    def _cells_called(self, request: Request) -> Selection | None:
-        """ "the T cells": the cells that were called so."""
-        if request.cell_type is None or self.annotation is None:
-            return None
-        names = _with_subtypes(self.checkpoint, request.cell_type.name)
-        rows = np.flatnonzero(self.annotation.table["cell_type"].isin(names))
-        return Selection(rows, f"cells called {request.cell_type.name}") if len(rows) else None
+    def _compare_drug(self, request: Request) -> Answer:
+        if self.adata is None:
+            yield from self._needs_cells("To compare groups I need cells.")
+            return
+        drug = next(mention.drug for mention in request.drugs if mention.drug is not None)
+        groups = request.groups
+        if len(groups) > 1 or (groups and not request.column):
+            against = groups[1] if len(groups) > 1 else None
+            yield from self._ask("compare_drug", drug=drug.name, cells=groups[0], against=against)
+            return
+        if request.column in ("", tools.CELL_TYPE) and tools.CELL_TYPE not in self.workspace.written(self.name):
+            yield from self._call("annotate")
+        by = request.column or tools.CELL_TYPE
+        yield from self._ask("compare_drug", drug=drug.name, by=by)
 
     # ---- knowledge
 
-    def _markers(self, request: Request) -> Answer:
-        known = answer_knowledge(request.text)
-        if not known.supported and request.cell_type is not None:
-            known = answer_knowledge(f"what marks a {request.cell_type.name}?")
-        yield TextDelta(f"{known.text}\n")
-        mentions = load_name_book().cell_types(request.text)
-        name = mentions[0].id if mentions else request.cell_type.name if request.cell_type else None
-        if not known.supported or name is None:
-            return
-        try:
-            yield TableReady("markers", tools.markers(name))
-        except LabelError:
-            return
-        yield from self._seen_here(request)
-
-    def _seen_here(self, request: Request) -> Answer:
-        """Whether the loaded cells that were called so express the markers."""
-        label, result = request.cell_type, self.annotation
-        if label is None or result is None:
-            return
-        found = self._evidence(label.name, label.id, result)
-        if found is not None:
-            yield TextDelta(f"\nIn your cells called {label.name}: {found.sentence(4)}\n")
-
-    def _gene(self, request: Request) -> Answer:
-        yield TextDelta(f"{answer_knowledge(request.text).text}\n")
+    def _knowledge(self, request: Request) -> Answer:
+        question = request.text
+        if request.type_name and not answer_knowledge(question).supported:
+            question = f"what marks a {request.type_name}?"
+        result = yield from self._call("knowledge", question=question)
+        tables = dict(result.tables) if request.intent == intents.MARKERS else {}
+        yield from self._tell(replace(result, tables=tables))
+        label = request.cell_type
+        if request.intent == intents.MARKERS and label is not None and result.facts["supported"] and self.annotation:
+            found = yield from self._call("count_cells", cell_type=label.name)
+            if found.notes:
+                yield TextDelta(f"\nIn your cells called {found.notes[0]}\n")
 
     # ---- the rest
 
-    def _describe(self, request: Request) -> Answer:
-        if self.adata is None or self.report is None:
-            yield from self._needs_cells("No data is loaded yet.")
-            return
-        yield TextDelta(answers.describe_text(self.adata, self.report))
-        yield TableReady("dataset", _card(self.report))
-
     def _download(self, request: Request) -> Answer:
-        if self.generated is not None and (self.latest is None or self._last_made() is self.generated):
+        low = request.text.lower()
+        what = next((what for what, words in EXPORTS.items() if re.search(words, low)), "")
+        if what:
+            result = yield from self._call("export", what=what)
+            yield from self._tell(result)
+            yield FilesReady(result.payload)
+        elif self.generated is not None and (self.latest is None or self._made_last()):
             yield TextDelta(f"Here are the {self.generated.n_obs:,} pseudo-cells of the last request.")
             yield CellsGenerated(self.generated)
         elif self.latest is not None:
             yield TextDelta(
                 "The cells with all results so far can be saved as .h5ad; the counts are unchanged, and cells that "
-                "were not asked about have no entry."
+                "were not asked about have no entry. *Export all this* hands out tables and a script as well."
             )
         else:
             yield TextDelta("There is nothing to hand out yet: ask for cell types or for new cells first.")
 
-    def _last_made(self) -> AnnData | None:
-        """The pseudo-cells, if the latest result is pseudo-cells."""
-        for turn in reversed(self.history):
-            for event in reversed(turn.events):
-                if isinstance(event, CellsGenerated):
-                    return event.adata
-                if isinstance(event, TableReady) and event.name not in ("markers", "dataset"):
-                    return None
-        return None
+    def _made_last(self) -> bool:
+        """Whether the pseudo-cells are younger than what was written into the file."""
+        made = self.workspace.latest("generate", *WRITING)
+        return made is not None and made.tool == "generate"
+
+    def _undo(self, request: Request) -> Answer:
+        result = yield from self._call("undo")
+        if result.payload is not None and result.payload.mark is not None:
+            self._last, self._focus = result.payload.mark
+        yield from self._tell(result)
+
+    def _restart(self, request: Request) -> Answer:
+        result = yield from self._call("restart")
+        self._forget()
+        yield from self._tell(result)
+
+    def _forget(self) -> None:
+        self._last, self._focus, self._offers = None, ALL, []
 
     def _help(self, request: Request) -> Answer:
-        yield TextDelta(answers.help_text(self._able, self._drugs.names, self.adata))
+        yield from self._ask("help")
 
     def _small_talk(self, request: Request) -> Answer:
         loaded = f" {answers.titled(self.name)} is loaded." if self.adata is not None else ""
@@ -658,17 +755,21 @@ class Session:
         )
 
     def _out_of_scope(self, request: Request) -> Answer:
-        known = answer_knowledge(request.text)
-        if known.supported:
-            yield TextDelta(f"{known.text}\n")
+        result = yield from self._call("knowledge", question=request.text[:2000])
+        if result.facts["supported"]:
+            yield TextDelta(answer_of(result))
             return
         yield TextDelta(
             "I cannot answer that. I name cell types, generate cells, predict responses to the drugs I know, and look "
             "up marker genes and gene functions; *help* shows examples."
         )
 
-    def _needs_cells(self, reason: str) -> Answer:
-        yield TextDelta(f"{reason} Upload an .h5ad, a 10x .h5 or a .csv/.tsv table, or pick an example.")
+
+EXPORTS = {
+    "script": r"\b(?:script|code|reproduce|repeat these|python)\b",
+    "all": r"\b(?:all|everything|results|session|conversation|zip)\b",
+    "tables": r"\b(?:tables?|csv|excel|spreadsheet|list)\b",
+}
 
 
 def failure(error: InstructCellError) -> Failed:
@@ -681,14 +782,9 @@ def failure(error: InstructCellError) -> Failed:
     return Failed(text)
 
 
-def _run(steps: tools.Steps[tools.Result], what: str) -> Generator[Event, None, tools.Result]:
-    """Progress events while a tool works, then its result."""
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress(done, total, what)
+def _given(request: Request, *names: str) -> dict[str, Any]:
+    """The slots of a request that are filled."""
+    return {name: value for name in names if (value := getattr(request, name)) not in (None, (), "")}
 
 
 def _keep(turn: Turn, event: Event) -> None:
@@ -696,25 +792,3 @@ def _keep(turn: Turn, event: Event) -> None:
         turn.answer += event.text
     elif not isinstance(event, Progress):
         turn.events.append(event)
-
-
-def _with_subtypes(checkpoint: Checkpoint, name: str) -> list[str]:
-    """A label and the labels below it in the Cell Ontology."""
-    asked = checkpoint.labels.find(name)
-    if asked is None or not asked.id:
-        return [name]
-    below = [label for label in checkpoint.labels if label.id and load_ontology().is_a(label.id, asked.id)]
-    return list(dict.fromkeys([name, *(label.name for label in below)]))
-
-
-def _card(report: DatasetReport) -> pd.DataFrame:
-    """The doctor's report as a table of two columns."""
-    shown = {
-        "cells": f"{report.n_cells:,}",
-        "genes": f"{report.n_genes:,}",
-        "species": report.species,
-        "gene names": report.id_type,
-        "matrix": f"{report.matrix} ({report.scale})",
-        "model genes measured": f"{report.n_shared_genes or 0:,} ({percent(report.coverage or 0.0)})",
-    }
-    return pd.DataFrame({"property": list(shown), "value": list(shown.values())})

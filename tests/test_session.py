@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from instructcell import intents, pl
-from instructcell.answers import says_of_its_cells
 from instructcell.checkpoint import load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
@@ -15,6 +14,7 @@ from instructcell.events import CellsGenerated, Failed, FigureReady, Progress, T
 from instructcell.intents import Request, find_selection
 from instructcell.labels import LabelSet
 from instructcell.session import Session, failure
+from instructcell.toolbox.types import agrees
 
 PANCREATIC = ("pancreatic A cell", "type B pancreatic cell", "pancreatic D cell")
 TYPES = "Could you name the types of my cells?"
@@ -379,12 +379,12 @@ def test_a_failure_tells_what_is_wrong_and_what_to_do():
 
 def test_a_sentence_that_names_another_type_is_not_passed_on():
     names = ["B cell", "memory B cell", "T cell"]
-    assert says_of_its_cells("These are B cells.", "B cell", names)
-    assert says_of_its_cells("These are memory B cells.", "memory B cell", names)
-    assert not says_of_its_cells("These are T cells.", "B cell", names)
-    assert not says_of_its_cells("These are B cells or T cells.", "B cell", names)
-    assert not says_of_its_cells("B cell", "B cell", names)
-    assert not says_of_its_cells("memory B cell.", "B cell", names)
+    assert agrees("These are B cells.", "B cell", names)
+    assert agrees("These are memory B cells.", "memory B cell", names)
+    assert not agrees("These are T cells.", "B cell", names)
+    assert not agrees("These are B cells or T cells.", "B cell", names)
+    assert not agrees("B cell", "B cell", names)
+    assert not agrees("memory B cell.", "B cell", names)
 
 
 # ---- understanding
@@ -413,7 +413,7 @@ def test_when_in_doubt_the_session_asks_back_and_takes_the_answer(session, monke
     doubtful = Request(text="hm", intent="describe", wavers="help")
     monkeypatch.setattr(intents, "understand", lambda *args, **kwargs: doubtful)
     assert "not sure" in said(session.send("hm"))
-    assert "You can ask" in said(session.send("the second"))
+    assert "you can ask" in said(session.send("the second"))
 
 
 @pytest.mark.parametrize(

@@ -237,9 +237,7 @@ def _differing(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in table[columns].itertuples(index=False)]
 
 
-def _found(
-    box: Toolbox, file: DataFile, among: Selection, found: analysis.Found, name: str, n: int | None
-) -> Result:
+def _found(box: Toolbox, file: DataFile, among: Selection, found: analysis.Found, name: str, n: int | None) -> Result:
     """Found cells as a result; they are kept as a selection unless there are none."""
     rows = np.sort(np.asarray(found.rows if n is None else found.rows[:n], dtype=np.int64))
     facts: dict[str, Any] = {
