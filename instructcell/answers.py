@@ -47,7 +47,7 @@ def annotation_text(result: Result) -> str:
         text += choices_text(facts["labels"])
     if result.notes:
         text += "\n**Markers in these cells**\n\n" + "\n".join(f"- {note}" for note in result.notes) + "\n"
-    return text + coverage_text(facts["coverage"]) + _weak_text(facts)
+    return text + coverage_text(facts["coverage"]) + _context_text(facts) + _weak_text(facts)
 
 
 def choices_text(labels: Sequence[str]) -> str:
@@ -80,9 +80,17 @@ def _one_cell_text(cell: Facts, whose: str) -> str:
         second = f"; the runner-up is {cell['runner_up']} with {cell['runner_up_probability']:.2f}"
     if cell["cell_type"] == UNKNOWN:
         guess = f"The best guess is {cell['best_guess']} with a probability of {cell['confidence']:.2f}"
-        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.\n"
+        return f"\n\n**{whose}**: unknown. {guess}, too little to call it{second}.{_broader_of(cell)}\n"
     name = f"{cell['cell_type']} ({cell['cell_type_id']})" if cell["cell_type_id"] else cell["cell_type"]
-    return f"\n\n**{whose}**: **{name}**, confidence {cell['confidence']:.2f}{second}.\n"
+    return f"\n\n**{whose}**: **{name}**, confidence {cell['confidence']:.2f}{second}.{_broader_of(cell)}\n"
+
+
+def _broader_of(cell: Facts) -> str:
+    """The broader type that is sure of one cell, where its own is not."""
+    broader = cell.get("broader_type", UNKNOWN)
+    if broader in (UNKNOWN, cell["best_guess"]):
+        return ""
+    return f" Sure is the broader type: {broader}, {cell['broader_confidence']:.2f}."
 
 
 def coverage_text(facts: Facts, title: str = "What this rests on") -> str:
@@ -100,6 +108,11 @@ def coverage_text(facts: Facts, title: str = "What this rests on") -> str:
     return f"\n**{title}.** {' '.join(lines)}\n"
 
 
+def _context_text(facts: Facts) -> str:
+    """What was made of the file as a whole."""
+    return f"\n**Context.** {' '.join(facts['context'])}\n" if facts["context"] else ""
+
+
 def _weak_text(facts: Facts) -> str:
     """How many calls are uncertain, and between which types they waver."""
     if facts["n_cells"] < 2:
@@ -111,8 +124,20 @@ def _weak_text(facts: Facts) -> str:
     if facts["doubt"] and facts["doubt"]["between"][1]:
         first, second = facts["doubt"]["between"]
         between = f" Most often ({facts['doubt']['cells']:,} cells) the doubt is between {first} and {second}."
-    share = percent(facts["weak_share"])
-    return f"\n**Weak points.** {facts['n_weak']:,} cells ({share}) have a confidence below {limit:g}.{between}\n"
+    said = f"{facts['n_weak']:,} cells ({percent(facts['weak_share'])}) have a confidence below {limit:g}.{between}"
+    return f"\n**Weak points.** {said}{_broader_text(facts['broader'])}\n"
+
+
+def _broader_text(broader: Sequence[Facts]) -> str:
+    """The broader types that are sure where the cell type is not."""
+    if not broader:
+        return ""
+    named = ", ".join(
+        f"{row['broader_type']} ({row['cells']:,} {'cell' if row['cells'] == 1 else 'cells'}, "
+        f"{row['mean_confidence']:.2f})"
+        for row in broader
+    )
+    return f" Sure at a broader type only: {named}."
 
 
 def count_text(result: Result) -> str:

@@ -22,7 +22,6 @@ from anndata import AnnData
 from instructcell import answers, intents, slots, tools
 from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
-from instructcell.context import FileContext
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.errors import DrugError, InstructCellError

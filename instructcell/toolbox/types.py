@@ -23,7 +23,7 @@ from instructcell.workspace import DataFile, Result, Selection
 
 FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
 EVIDENCE_TYPES, EVIDENCE_GENES = 4, 4  # cell types whose markers are cited, and how many of each
-TYPE_COLUMNS = (tools.CELL_TYPE, tools.CELL_TYPE_ID, tools.CONFIDENCE)
+SHOWN_BROADER = 3  # broader types, of cells that are sure of no narrower one
 
 
 @tool(Annotate, "Name the cell type of all or some cells, with calibrated confidence and the markers they express.")
@@ -34,10 +34,7 @@ def annotate(box: Toolbox, asked: Annotate) -> Steps:
     everything = len(selection.rows) == file.adata.n_obs
     result = yield from _annotation(box, file, selection, asked, everything=everything)
     given = {"labels": list(asked.labels), "tissue": asked.tissue, "selection": "" if everything else selection.name}
-    columns = {
-        name: result.table[column]
-        for name, column in zip(TYPE_COLUMNS, ("cell_type", "cell_type_id", "confidence"), strict=True)
-    }
+    columns = tools.obs_columns(result)
     write_answers(box, file, selection.rows, columns, ("annotate", result.report, {"species": asked.species, **given}))
     evidence = _evidence(box, file, result)
     markers = tools.evidence_frame(evidence, EVIDENCE_GENES)
@@ -104,7 +101,7 @@ def first_look(box: Toolbox, asked: OfCells) -> Steps:
     rows = selection.rows
     if len(rows) > FIRST_LOOK:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIRST_LOOK, replace=False))
-    steps = tools.annotate_steps(file.adata, checkpoint=box.checkpoint, rows=rows, report=file.report)
+    steps = tools.annotate_steps(file.adata, checkpoint=box.checkpoint, rows=rows, report=file.report, context=False)
     guesses = tools.finish(steps).table["best_guess"].to_numpy()
     kind = str(pd.Series(guesses).value_counts().index[0])
     together = rows[guesses == kind][:READ_TOGETHER]
@@ -190,8 +187,11 @@ def _annotation(
         rows=None if everything else selection.rows,
         report=file.report,
         labels=asked.labels or None,
+        context=box.workspace.recall(file.name, "context", asked.species or "", asked.tissue or "") or True,
     )
     result = yield from reported(steps, "annotating cells")
+    if result.context is not None:
+        box.workspace.remember(file.name, "context", asked.species or "", asked.tissue or "", value=result.context)
     if everything:
         box.workspace.remember(file.name, *key, value=result)
     return result
@@ -210,6 +210,8 @@ def _annotation_facts(result: tools.AnnotationResult) -> dict[str, Any]:
         "weak_share": len(weak) / len(table),
         "doubt": doubt,
         "unsure_below": UNSURE,
+        "broader": result.broader.head(SHOWN_BROADER).to_dict("records"),
+        "context": list(result.context_words),
         "engine": result.engine_words,
         "coverage": coverage_facts(result.report),
     }
