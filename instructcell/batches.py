@@ -20,6 +20,7 @@ from instructcell.align import AlignedCells, Aligner, align_genes
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.errors import InstructCellError, MatrixError
 from instructcell.matrix import Matrix, matrices, matrix_named
+from instructcell.reading.packed import packed_rows
 
 READ_CELLS = 2048  # read from the file at a time, rounded to whole pieces
 READ_AS = ("layer", "scale", "species", "gene_column")
@@ -128,6 +129,8 @@ def aligned_pieces(
         raise InstructCellError("found no cells to read, expected at least one; choose other cells")
     size = at_once * max(1, READ_CELLS // at_once)
     matrix, aligner = matrix_named(adata, report.matrix), Aligner.of(adata, genes, report, force=reading.force)
+    packed = packed_rows(matrix.values)
+    matrix = matrix if packed is None else replace(matrix, values=packed)
     shared, coverage = aligner.report.n_shared_genes or 0, aligner.report.coverage or 0.0
 
     def read() -> Iterator[AlignedCells]:
