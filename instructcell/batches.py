@@ -19,6 +19,7 @@ from anndata import AnnData
 from instructcell.align import AlignedCells, Aligner, align_genes
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.errors import InstructCellError, MatrixError
+from instructcell.genes import GeneResolver
 from instructcell.matrix import Matrix, matrices, matrix_named
 from instructcell.reading.packed import packed_rows
 
@@ -72,6 +73,8 @@ def look(
 
     What only a whole pass could find, NaN and negative values, is then found where the cells are read.
     """
+    if contradicted_species(adata, reading):
+        reading = replace(reading, species=None)  # the genes win; `Annotation` says so
     arguments: Any = {**reading.for_doctor(), "genes": genes, "markers": markers}
     if adata.n_obs <= SURVEY_CELLS:
         return inspect(adata, **arguments)
@@ -79,6 +82,14 @@ def look(
     evidence = {**report.evidence, "cells_examined": report.n_cells}
     note = f"the file was judged by {report.n_cells:,} of its {adata.n_obs:,} cells"
     return replace(report, n_cells=adata.n_obs, evidence=evidence, warnings=(*report.warnings, note))
+
+
+def contradicted_species(adata: AnnData, reading: Reading) -> bool:
+    """Whether the file's gene names are clearly of another species than was said."""
+    if reading.species is None:
+        return False
+    names = adata.var.get(reading.gene_column, adata.var_names)
+    return GeneResolver().contradicts(list(map(str, names)), reading.species)
 
 
 def _part_of(adata: AnnData) -> AnnData:

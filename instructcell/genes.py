@@ -52,6 +52,7 @@ GENE_SOURCE = "HGNC and MGI (2026-06-25), NCBI Gene and Gene Ontology (2022)"
 
 ENSEMBL_ID = re.compile(r"(ENS(?:MUS)?G\d{11})(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 ENSEMBL_INSIDE = re.compile(r"(?<![A-Za-z0-9])(ENS(?:MUS)?G\d{11})", re.IGNORECASE)
+FEWEST_CLEAR = 20  # gene names of one species that outweigh what was said
 GENOME_PREFIX = re.compile(r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39|human|mouse)[_-]+", re.IGNORECASE)
 CHROMOSOME_SUFFIX = re.compile(r"__chr[\w]+$", re.IGNORECASE)
 REPEAT_SUFFIX = re.compile(r"[.]\d{1,2}$")
@@ -246,6 +247,16 @@ class GeneResolver:
             symbols.append(symbol or None)
         left_out = tuple(row for row, (_, how) in enumerate(matches) if how == OTHER_SPECIES)
         return ResolvedGenes(symbols, species, id_type(counts), dict(counts), left_out, tuple(notes))
+
+    def contradicts(self, names: Sequence[str], species: str) -> bool:
+        """Whether gene names are clearly of the other species than was said.
+
+        Ensembl ids are; mouse symbols are not human ones; human symbols may stand for mouse genes' orthologs.
+        """
+        said = species_name(species)
+        named = [(name, self._species_named(name)) for name in map(str, names)]
+        clear = [whose for name, whose in named if whose and (said == HUMAN or ENSEMBL_INSIDE.search(name))]
+        return len(clear) >= FEWEST_CLEAR and sum(whose != said for whose in clear) > 0.9 * len(clear)
 
     def _species_named(self, name: str) -> str | None:
         """The species whose gene a name is, or None where it could be either."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from encoders import CellEncoder, SparseCellEncoder
 from instructcell.align import AlignedCells
-from instructcell.batches import AS_FOUND, Reading, aligned_pieces
+from instructcell.batches import AS_FOUND, Reading, aligned_pieces, contradicted_species
 from instructcell.broader import SURE_ABOVE, BroaderTypes
 from instructcell.checkpoint import Checkpoint
 from instructcell.clusters import CLUSTER_CELLS, cluster_probabilities, clusters_of
@@ -82,6 +82,8 @@ class AnnotationResult:
     clusters
         Where clusters were named, one row each: `cells`, `cell_type`, `cell_type_id`, `confidence`, `runner_up`,
         `runner_up_probability`, `share` (of its cells that were named so one by one).
+    notes
+        What was set aside of what was said.
     """
 
     table: pd.DataFrame
@@ -93,6 +95,7 @@ class AnnotationResult:
     n_by_lm: int = 0
     context: FileContext | None = None
     clusters: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def coverage(self) -> float:
@@ -132,8 +135,8 @@ class AnnotationResult:
 
     @property
     def context_words(self) -> list[str]:
-        """What was made of the file as a whole, as sentences."""
-        return [] if self.context is None else self.context.sentences
+        """What was made of the file as a whole and of what was said of it, as sentences."""
+        return [*self.notes, *([] if self.context is None else self.context.sentences)]
 
     @property
     def engine_words(self) -> str:
@@ -250,6 +253,7 @@ class Annotation(Task[AnnotationResult]):
         self.wants_context = context is True and not self.settings.is_neutral
         self.context = context if isinstance(context, FileContext) else None
         self.clusters: pd.Series | None = None
+        self.notes: tuple[str, ...] = ()
         self.broader = BroaderTypes(loaded.labels) if self.groups is None else None
         self.obs = (
             *(CELL_TYPE, CELL_TYPE_ID, CONFIDENCE),
@@ -270,6 +274,13 @@ class Annotation(Task[AnnotationResult]):
         self.prompt = annotation_prompt(species=self.said_species, tissue=tissue)
 
     def prepare(self, adata: AnnData, reading: Reading) -> None:
+        if contradicted_species(adata, reading) and reading.species != self.report.species:
+            self.said_species = self.report.species
+            self.species = species_code(self.said_species)
+            self._ask_for(self.tissue)
+            self.notes = (
+                f"You said {reading.species}, but the genes are of {self.said_species}; the hint was set aside.",
+            )
         if self.by is not None:
             self.clusters = cluster_column(adata, self.by)
         if self.wants_context and self.context is None:
@@ -277,8 +288,9 @@ class Annotation(Task[AnnotationResult]):
         hint = None if self.context is None else self.context.hint
         if hint is not None and hint.by == "you" and hint.looks_like:
             self._ask_for(None)  # the cells win
-        if self.context is not None:
-            self.arguments = {**self.arguments, "context_said": " ".join(self.context.sentences)}
+        said = [*self.notes, *([] if self.context is None else self.context.sentences)]
+        if said:
+            self.arguments = {**self.arguments, "context_said": " ".join(said)}
 
     def _context(self, adata: AnnData, reading: Reading) -> FileContext:
         """The context that a sample of the file makes, whose cells are read without what was said of the tissue."""
@@ -364,7 +376,16 @@ class Annotation(Task[AnnotationResult]):
         by_lm = int(arrays["by_lm"].sum())
         clusters = None if self.clusters is None else self._clusters(arrays, table, self.clusters.iloc[rows])
         return AnnotationResult(
-            table, arrays["embedding"], rows, self.report, self.loaded, self.engine, by_lm, self.context, clusters
+            table,
+            arrays["embedding"],
+            rows,
+            self.report,
+            self.loaded,
+            self.engine,
+            by_lm,
+            self.context,
+            clusters,
+            self.notes,
         )
 
     def _titles(self) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ from train.evaluation.tasks import (
     AnnotationTask,
     CalibrationTask,
     ClusterTask,
+    ContextTask,
     DrugTask,
     GenerationTask,
     LeaveStudiesOutTask,
@@ -83,6 +84,7 @@ def small_tasks() -> dict:
         "drug": DrugTask((LUNG_BATCH,)),
         "phrasing": PhrasingTask((BLOOD_CELLS,), "gefitinib", LUNG_BATCH, islets, phrasings=6, cells=3),
         "clusters": ClusterTask((ISLET_DONOR,), clusters=3, cells=4, purity=(1.0, 0.5)),
+        "context": ContextTask((ISLET_DONOR, BLOOD_CELLS), mixtures=((ISLETS, BLOOD),), least_of_type=5),
     }
 
 
@@ -355,8 +357,18 @@ def test_clusters_are_named_in_every_way(result):
     found = result["clusters"]
     assert found["files"][ISLETS]["types"] == 3
     for row in found["mean"].values():
-        assert set(row) == {"one prompt", "vote", "mean probability", "single cells"}
+        assert set(row) == {"all cells", "one prompt", "vote", "mean probability", "single cells"}
         assert all(0 <= value <= 1 for value in row.values())
+
+
+def test_context_is_judged_per_file_per_type_and_over_mixed_files(result):
+    found = result["context"]
+    assert set(found["files"]) == {ISLETS, BLOOD}
+    (mixture,) = found["mixtures"].values()
+    assert mixture["cells"] == sum(row["cells"] for row in found["files"].values())
+    assert found["one_type"]["files"] >= 3
+    assert found["floor"] == 1.0  # this checkpoint has no figures for context, so it changes nothing
+    assert all(row["with"] == row["without"] for row in (*found["files"].values(), mixture))
 
 
 def test_json_is_the_same_after_a_round_trip_and_long_lists_have_lines_of_their_own():
@@ -487,6 +499,7 @@ def test_a_left_out_study_is_asked_about_beside_refitted_baselines(islet_bench, 
     assert baron["cells"] == 90  # all of them, also those that the recipe trains on
     assert baron["best_baseline"]["accuracy"] > 0.95
     assert baron["free"]["value"] > 0.6  # learned from the other study alone
+    assert baron["with_context"]["value"] >= baron["free"]["value"]  # a file of one tissue
     assert found["mean"]["islets"] == found["mean"]["all"]
     assert list(leave_out.as_table(found).index) == ["Baron", "Grun"]
     monkeypatch.setattr(leave_out, "leave_study_out", None)  # nothing is trained again
@@ -498,7 +511,9 @@ def test_a_type_left_out_is_judged_by_every_score(islet_bench, monkeypatch):
     found = leave_out.measure_types(islet_bench, task)
     row = found["types"]["pancreatic A cell"]
     assert row["cells"] == 60 and row["files"] == 2  # the training cells became test cells
-    assert set(row["auroc"]) == set(found["mean"]) == {"probability", "margin", "entropy", "energy", "class mean"}
+    assert set(row["auroc"]) == set(found["mean"]) == {
+        *("probability", "margin", "entropy", "energy", "class mean", "Mahalanobis")
+    }
     assert all(0 <= value <= 1 for value in row["auroc"].values())
     monkeypatch.setattr(leave_out, "leave_types_out", None)
     assert leave_out.measure_types(islet_bench, task) == found

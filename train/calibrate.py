@@ -149,11 +149,16 @@ def judged_files(loaded: Checkpoint, datasets: Sequence[LabelledCells], seed: in
         rows = _some(np.flatnonzero(cells.held_out & np.isin(cells.label, names)), seed)
         if cells.name in HEADLINE or not len(rows):
             continue
-        prompt = annotation_prompt(species=str(cells.species[0]))
-        raw = _score(loaded.model, loaded.processor, cells, rows, prompt, names)
+        raw = score_cells(loaded, cells, rows)
         truth = np.array([names.index(str(label)) for label in cells.label[rows]])
         files.append(Judged(cells.name, raw, embed(loaded, cells.counts[rows], cells.measured), truth))
     return files
+
+
+def score_cells(loaded: Checkpoint, cells: LabelledCells, rows: np.ndarray) -> np.ndarray:
+    """The language model's probabilities of the labels [N, L], each cell read by itself."""
+    prompt = annotation_prompt(species=str(cells.species[0]))
+    return _score(loaded.model, loaded.processor, cells, rows, prompt, loaded.labels.names)
 
 
 def embed(loaded: Checkpoint, counts: csr_matrix, measured: np.ndarray) -> np.ndarray:

@@ -18,7 +18,18 @@ from typing import Any
 
 from train import leave_out
 from train.datasets import LabelledCells
-from train.evaluation import annotation, calibration, clusters, drug, generation, panels, phrasing, readout, unknown
+from train.evaluation import (
+    annotation,
+    calibration,
+    clusters,
+    context,
+    drug,
+    generation,
+    panels,
+    phrasing,
+    readout,
+    unknown,
+)
 from train.evaluation.bench import Bench
 from train.evaluation.splits import refuse_another_recipe
 from train.evaluation.tasks import Task, load_tasks
@@ -32,6 +43,7 @@ MEASURES: dict[str, Callable[[Bench, Any], Any]] = {
     "drug": drug.measure,
     "phrasing": phrasing.measure,
     "clusters": clusters.measure,
+    "context": context.measure,
     "readout": readout.measure,
     "leave_studies_out": leave_out.measure_studies,
     "leave_types_out": leave_out.measure_types,

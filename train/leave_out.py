@@ -25,8 +25,10 @@ from scipy import sparse
 from torch import nn
 
 from encoders import CellEncoder, CellEncoderConfig
+from instructcell.context import ContextSettings, FileContext
 from instructcell.genes import load_gene_table
 from instructcell.labels import LabelSet, load_ontology
+from instructcell.reference import Reference
 from train import baselines, metrics
 from train.build import cell_targets, label_markers, label_set
 from train.collator import CellCollator, CellDataset
@@ -41,6 +43,7 @@ from train.vocabulary import choose_genes
 logger = logging.getLogger("instructcell.train")
 ALL_CELLS_BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 51)
+CONTEXT = ContextSettings(floor=0.05, neighbour_weight=0.5)  # as `train.calibrate` chooses it for `mini`
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -197,8 +200,9 @@ def leave_study_out(
     same_kind = [c for c in run.datasets if kinds.get(c.name) == study.kind and c.name not in study.files]
     tissue_labels = {str(name) for cells in same_kind for name in cells.label[cells.training_rows]}
     parts = [_ask(run, cells, tissue_labels) for cells in run.datasets if cells.name in study.files]
-    truth, free, among, tissue, confidence = (
-        np.concatenate([part[key] for part in parts]) for key in ("truth", "free", "among", "tissue", "confidence")
+    truth, free, among, tissue, confidence, seen = (
+        np.concatenate([part[key] for part in parts])
+        for key in ("truth", "free", "among", "tissue", "confidence", "context")
     )
     fitted = _baselines(run, same_kind, [c for c in run.datasets if c.name in study.files], parts)
     stranger = np.concatenate([part["stranger_confidence"] for part in parts])
@@ -211,6 +215,7 @@ def leave_study_out(
         "free": metrics.bootstrap(metrics.accuracy, truth, free).to_dict(),
         "with_options": metrics.bootstrap(metrics.accuracy, truth, among).to_dict(),
         "with_tissue": metrics.bootstrap(metrics.accuracy, truth, tissue).to_dict(),
+        "with_context": metrics.bootstrap(metrics.accuracy, truth, seen).to_dict(),
         "macro_f1": round(metrics.macro_f1(truth, free), 4),
         "ece": round(metrics.expected_calibration_error(confidence, free == truth), 4),
         "accepted_at_80": round(metrics.accepted_accuracy(confidence, free == truth, 0.8), 4),
@@ -237,6 +242,8 @@ def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict
     strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, names))
     probabilities = run.probabilities(cells, rows)
     free, among = summed(probabilities, free_groups), summed(probabilities, groups)
+    embedding = run.read_out(cells, rows)[1]
+    seen = FileContext.of(run.labels, probabilities, embedding, CONTEXT).apply(probabilities, embedding)
     here = [any(run.labels[column].name in tissue_labels for column in columns) for _, columns in free_groups]
     return {
         "rows": rows,
@@ -244,6 +251,7 @@ def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict
         "free": free_names[free.argmax(axis=1)],
         "among": names[among.argmax(axis=1)],
         "tissue": free_names[np.where(here, free, -1.0).argmax(axis=1)],
+        "context": free_names[summed(seen, free_groups).argmax(axis=1)],
         "confidence": free.max(axis=1),
         "stranger_confidence": summed(run.probabilities(cells, strangers), free_groups).max(axis=1),
     }
@@ -299,7 +307,8 @@ def _mean_by_kind(studies: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, 
         result[kind] = {
             **{
                 key: round(float(np.mean([row[key]["value"] for row in rows])), 4)
-                for key in ("free", "with_options", "with_tissue")
+                for key in ("free", "with_options", "with_tissue", "with_context")
+                if all(key in row for row in rows)
             },
             "best_baseline": round(float(np.mean([row["best_baseline"]["accuracy"] for row in rows])), 4),
             "ece": round(float(np.mean([row["ece"] for row in rows])), 4),
@@ -337,7 +346,7 @@ def leave_types_out(
     every = set().union(*gone.values())
     left = [replace(cells, held_out=cells.held_out | np.isin(cells.label, list(every))) for cells in datasets]
     run = EncoderRun.train(recipe, left, folder, task.steps)
-    reference = _class_means(run)
+    reference, distances = _class_means(run), fit_reference(run)
     result = {}
     for name, family in gone.items():
         strange, known = [], []
@@ -347,8 +356,8 @@ def leave_types_out(
             if len(strangers) < task.least_cells:
                 continue
             others = np.flatnonzero(before.held_out & np.isin(cells.label, run.labels.names))
-            strange.append(_certainty(run, cells, strangers, reference))
-            known.append(_certainty(run, cells, others, reference))
+            strange.append(_certainty(run, cells, strangers, reference, distances))
+            known.append(_certainty(run, cells, others, reference, distances))
         if strange and sum(len(k["probability"]) for k in known):
             result[name] = _aurocs(strange, known)
     return result
@@ -379,7 +388,16 @@ def _class_means(run: EncoderRun) -> np.ndarray:
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def _certainty(run: EncoderRun, cells: LabelledCells, rows: np.ndarray, means: np.ndarray) -> dict[str, np.ndarray]:
+def fit_reference(run: EncoderRun) -> Reference:
+    """Where the types of the training cells lie."""
+    parts = [(run.read_out(cells, cells.training_rows)[1], cells.label[cells.training_rows]) for cells in run.datasets]
+    embeddings, types = zip(*(part for part in parts if len(part[1])), strict=True)
+    return Reference.fit(np.concatenate(embeddings), np.concatenate(types))
+
+
+def _certainty(
+    run: EncoderRun, cells: LabelledCells, rows: np.ndarray, means: np.ndarray, distances: Reference
+) -> dict[str, np.ndarray]:
     """Scores of how well a cell fits what training saw, each higher for a surer answer [N]."""
     logits, embedded = run.read_out(cells, rows)
     probabilities = softmax(logits)
@@ -392,6 +410,7 @@ def _certainty(run: EncoderRun, cells: LabelledCells, rows: np.ndarray, means: n
         "entropy": -entropy,
         "energy": np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) + logits.max(axis=1),
         "class mean": similarity.max(axis=1),
+        "Mahalanobis": -distances.distance(embedded),
     }
 
 

@@ -46,6 +46,7 @@ def results_markdown(evaluation: dict[str, Any], *, everything: bool = False) ->
         *_generation(evaluation, drawn),
         *_drug(evaluation),
         *_clusters(evaluation),
+        *_context(evaluation),
         *_phrasing(evaluation, drawn),
         "## Data",
         "\n".join(splits_table(evaluation)),
@@ -128,19 +129,26 @@ def studies_table(found: dict[str, Any]) -> list[str]:
         auroc = row["unknown_auroc"]
         rows.append(
             f"| {name} | {row['kind']} | {row['cells']:,} | {figure_text(row['free'])} | {figure_text(row['with_options'])} | "
-            f"{figure_text(row['with_tissue'])} | {best['accuracy']:.3f} ({best['name']}) | {row['ece']:.3f} | "
+            f"{figure_text(row['with_tissue'])} | {_value(row.get('with_context'))} | {best['accuracy']:.3f} ({best['name']}) | {row['ece']:.3f} | "
             f"{row['accepted_at_80']:.3f} | {'' if auroc is None else format(auroc, '.3f')} |"
         )
     for kind, row in found["mean"].items():
         rows.append(
             f"| **mean** | {kind} | | {row['free']:.3f} | {row['with_options']:.3f} | {row['with_tissue']:.3f} | "
-            f"{row['best_baseline']:.3f} | {row['ece']:.3f} | {row['accepted_at_80']:.3f} | |"
+            f"{_value(row.get('with_context'))} | {row['best_baseline']:.3f} | {row['ece']:.3f} | {row['accepted_at_80']:.3f} | |"
         )
     head = (
-        "| study | kind | cells | free | among its labels | among its tissue's labels | best refitted baseline | ECE | "
+        "| study | kind | cells | free | among its labels | among its tissue's labels | file as context | best refitted baseline | ECE | "
         "accuracy of the surest 80 % | AUROC of labels training lacks |"
     )
-    return [head, "|---|---|---|---|---|---|---|---|---|---|", *rows]
+    return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
+
+
+def _value(found: dict[str, float] | float | None) -> str:
+    """A figure, a mean, or nothing where it was not measured."""
+    if found is None:
+        return ""
+    return figure_text(found) if isinstance(found, dict) else f"{found:.3f}"
 
 
 def _panels(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
@@ -220,6 +228,7 @@ def _unknown(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
             f"{name}: {row['cells']} held-out cells carry labels outside the checkpoint ({', '.join(row['labels'])}); AUROC "
             f"{figure_text(row['auroc'])}, {row['called_unknown']:.3f} called unknown (of the others "
             f"{row['known_called_unknown']:.3f})."
+            + (f" By familiarity: {figure_text(row['auroc_familiarity'])}." if "auroc_familiarity" in row else "")
         )
     return parts
 
@@ -301,9 +310,41 @@ def _clusters(evaluation: dict[str, Any]) -> list[str]:
     return [
         "## Several cells at once",
         f"{found['clusters']} clusters of {found['cells']} held-out cells per file, a share of them of one type and the rest of "
-        "others: named in one prompt that holds all cells, by the most frequent single answer, by the mean probability, and "
-        "(for comparison) the single cells of the main type.",
+        "others: named from all of its cells (`annotate --by`), in one prompt that holds all cells, by the most frequent "
+        "single answer, by the mean probability, and (for comparison) the single cells of the main type.",
         "\n".join([*head, *rows]),
+    ]
+
+
+def _context(evaluation: dict[str, Any]) -> list[str]:
+    """The file as context."""
+    found = evaluation.get("context")
+    if not found:
+        return ["## The file as context", "Not run."]
+
+    def row(name: str, figures: dict[str, Any]) -> str:
+        ways = [f"{figures[way][key]:.3f}" for key in ("accuracy", "ece", "accepted_at_80") for way in ("without", "with")]
+        return f"| {name} | {figures['cells']:,} | {' | '.join(ways)} |"
+
+    rows = [row(name, figures) for group in ("files", "mixtures") for name, figures in found[group].items()]
+    one = found["one_type"]
+    alone = (
+        f"Of {one['files']} files that hold the cells of one type alone, {one['without']:.3f} are named rightly without "
+        f"context and {one['with']:.3f} with; the most that one of them loses is {one['most_lost']:.3f}."
+        if one["files"]
+        else ""
+    )
+    return [
+        "## The file as context",
+        "Held-out cells, each read by itself, without and with what the cells of their file say together; the last rows are "
+        "files put together. " + alone,
+        "\n".join(
+            [
+                "| file | cells | accuracy | with context | ECE | with context | surest 80 % | with context |",
+                "|---|---|---|---|---|---|---|---|",
+                *rows,
+            ]
+        ),
     ]
 
 

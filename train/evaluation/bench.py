@@ -16,6 +16,7 @@ from anndata import AnnData
 from instructcell import tools
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
+from instructcell.context import OBS_COLUMNS
 from instructcell.labels import is_narrower
 from train.datasets import LabelledCells, load_dataset
 from train.evaluation.splits import refuse_leaks, tested_rows
@@ -72,11 +73,18 @@ class Bench:
             self.datasets[entry.file] = load_dataset(entry, self.data, genes, self.recipe.seed)
 
     def file(self, name: str, rows: np.ndarray | None = None) -> AnnData:
-        """Some cells of a file as a user would have them, a copy; all of them (no copy) without `rows`."""
+        """Some cells of a file as a user would have them, a copy; all of them (no copy) without `rows`.
+
+        The copy has no column that names its tissue: figures shall not depend on what a file says of itself.
+        """
         if name not in self._files:
             self._files[name] = read(self.data / f"{name}.h5ad")
         whole = self._files[name]
-        return whole if rows is None else whole[rows].copy()
+        if rows is None:
+            return whole
+        some = whole[rows].copy()
+        some.obs = some.obs.drop(columns=[name for name in OBS_COLUMNS if name in some.obs])
+        return some
 
     def obs(self, name: str) -> pd.DataFrame:
         return self.file(name).obs

@@ -1,4 +1,4 @@
-"""Several cells at once: a cluster named from many of its cells in one prompt, beside votes of single answers.
+"""Several cells at once: a cluster named from all of its cells (`annotate --by`), beside votes of single answers.
 
 Clusters are made of held-out cells: a share of one type, the rest drawn from the other types of the file, as a
 clustering that is not perfect makes them.
@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from instructcell.clusters import cluster_probabilities
+from instructcell.context import ContextSettings
 from instructcell.generation import score_labels
 from instructcell.processor import Prompt
 from train.evaluation.bench import Bench
+from train.evaluation.context import read_rows, seen, some_rows
 from train.evaluation.phrasing import ANNOTATE
 from train.evaluation.tasks import ClusterTask, Target
 
-WAYS = ("one prompt", "vote", "mean probability", "single cells")
+WAYS = ("all cells", "one prompt", "vote", "mean probability", "single cells")
 
 
 def measure(bench: Bench, task: ClusterTask) -> dict[str, Any]:
@@ -31,22 +34,24 @@ def measure(bench: Bench, task: ClusterTask) -> dict[str, Any]:
         }
         for purity in task.purity
     }
-    bench.say("clusters: " + "; ".join(f"{p} of one type: one prompt {row['one prompt']:.3f}, vote {row['vote']:.3f}"
+    bench.say("clusters: " + "; ".join(f"{p} of one type: all cells {row['all cells']:.3f}, vote {row['vote']:.3f}"
                                        for p, row in mean.items()))  # fmt: skip
     return {"clusters": task.clusters, "cells": task.cells, "files": files, "mean": mean}
 
 
 def _of_file(bench: Bench, task: ClusterTask, target: Target) -> dict[str, Any]:
-    rng, rows = np.random.default_rng(bench.recipe.seed), bench.known_rows(target)
-    labels = bench.datasets[target.file].label
-    types = [name for name, size in Counter(labels[rows]).items() if size >= task.cells]
-    return {
-        "types": len(types),
-        "purity": {
-            str(purity): _answers(bench, target, *_draw(rng, rows, labels, types, task, purity))
-            for purity in task.purity
-        },
-    }
+    rng, rows = np.random.default_rng(bench.recipe.seed), some_rows(bench, target, task.most_cells)
+    file = read_rows(bench, target, rows)
+    labels, cells = bench.datasets[target.file].label[rows], np.arange(len(rows))
+    types = [name for name, size in Counter(labels).items() if size >= task.cells]
+    single = seen(bench, file, ContextSettings.of(bench.checkpoint.calibration))  # [N, L]
+    found = {}
+    for purity in task.purity:
+        clusters, truth = _draw(rng, cells, labels, types, task, purity)
+        counts = bench.datasets[target.file].counts[rows[clusters.ravel()]]
+        together = _one_prompt(bench, counts, bench.datasets[target.file].measured, clusters)
+        found[str(purity)] = _shares(bench, single, together, clusters, labels, truth)
+    return {"types": len(types), "purity": found}
 
 
 def _draw(
@@ -64,27 +69,35 @@ def _draw(
     return np.stack(clusters), np.array(names)
 
 
-def _answers(bench: Bench, target: Target, clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def _one_prompt(bench: Bench, counts: sparse.csr_matrix, measured: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Probabilities [C, L] when all cells of a cluster stand in one prompt."""
+    model, processor, names = bench.checkpoint.model, bench.checkpoint.processor, bench.checkpoint.labels.names
+    prompts = [Prompt.parse(ANNOTATE, clusters.shape[1])] * len(clusters)
+    return np.asarray(score_labels(model, processor, prompts, counts, measured, names))
+
+
+def _shares(
+    bench: Bench,
+    single: np.ndarray,
+    together: np.ndarray,
+    clusters: np.ndarray,
+    labels: np.ndarray,
+    truth: np.ndarray,
+) -> dict[str, float]:
     """Accuracy of each way to name the clusters, and of the single cells of the main type."""
-    cells, names = bench.datasets[target.file], np.array(bench.checkpoint.labels.names)
-    counts = cells.counts[clusters.ravel()]
-    together = _score(bench, [Prompt.parse(ANNOTATE, clusters.shape[1])] * len(clusters), counts, cells.measured)
-    single = _score(bench, [Prompt.parse(ANNOTATE)] * clusters.size, counts, cells.measured)
-    single = single.reshape(*clusters.shape, -1)  # [C, n, L]
-    said = names[single.argmax(axis=2)]
+    names = np.array(bench.checkpoint.labels.names)
+    of_cell, composition = single[clusters], single.mean(axis=0)  # [C, n, L], [L]
+    said = names[of_cell.argmax(axis=2)]
     votes = np.array([Counter(row).most_common(1)[0][0] for row in said.tolist()])
-    main = cells.label[clusters] == truth[:, None]
+    named = names[[cluster_probabilities(cells, composition).argmax() for cells in of_cell]]
+    main = labels[clusters] == truth[:, None]
     return {
+        "all cells": _share(named == truth),
         "one prompt": _share(names[together.argmax(axis=1)] == truth),
         "vote": _share(votes == truth),
-        "mean probability": _share(names[single.mean(axis=1).argmax(axis=1)] == truth),
+        "mean probability": _share(names[of_cell.mean(axis=1).argmax(axis=1)] == truth),
         "single cells": _share((said == truth[:, None])[main]),
     }
-
-
-def _score(bench: Bench, prompts: list[Prompt], counts: sparse.csr_matrix, measured: np.ndarray) -> np.ndarray:
-    model, processor, names = bench.checkpoint.model, bench.checkpoint.processor, bench.checkpoint.labels.names
-    return np.asarray(score_labels(model, processor, prompts, counts, measured, names))
 
 
 def _share(right: np.ndarray) -> float:

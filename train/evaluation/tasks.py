@@ -138,9 +138,20 @@ class ClusterTask:
     """Groups of cells that are named together, pure and mixed."""
 
     targets: tuple[Target, ...]
-    clusters: int = 24  # of each file
+    clusters: int = 60  # of each file
     cells: int = 16  # of each cluster
-    purity: tuple[float, ...] = (1.0, 0.7, 0.5)  # share of the main type
+    purity: tuple[float, ...] = (1.0, 0.7, 0.5, 0.4)  # share of the main type
+    most_cells: int = 1000  # of each file, that clusters are drawn from
+
+
+@dataclass(frozen=True)
+class ContextTask:
+    """The file as context: with and without it, for files of one type, and for files of several tissues."""
+
+    targets: tuple[Target, ...]
+    mixtures: tuple[Any, ...] = ()  # lists of files put together
+    most_cells: int = 1000  # of each file
+    least_of_type: int = 20  # cells that make a file of one type
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,7 @@ KINDS: dict[str, type] = {
     "drug": DrugTask,
     "phrasing": PhrasingTask,
     "clusters": ClusterTask,
+    "context": ContextTask,
     "readout": ReadoutTask,
     "leave_studies_out": LeaveStudiesOutTask,
     "leave_types_out": LeaveTypesOutTask,

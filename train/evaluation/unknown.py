@@ -1,4 +1,4 @@
-"""Are cells of a type that the checkpoint does not have less sure than the others of their file?"""
+"""Are cells of a type that the checkpoint does not have less sure, or less familiar, than the others of their file?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from train.evaluation.tasks import UnknownTask
 
 
 def measure(bench: Bench, task: UnknownTask) -> dict[str, Any]:
-    """Per file with such cells: how well low confidence tells them (AUROC), and how many are called unknown."""
+    """Per file with such cells: how well low confidence, and low familiarity where the checkpoint has a reference, tell
+    them (AUROC), and how many are called unknown."""
     result = {}
     for target in task.targets:
         found = bench.answers(target)
@@ -28,5 +29,9 @@ def measure(bench: Bench, task: UnknownTask) -> dict[str, Any]:
             "called_unknown": round(float((found.outside["cell_type"] == tools.UNKNOWN).mean()), 4),
             "known_called_unknown": round(float((found.free["cell_type"] == tools.UNKNOWN).mean()), 4),
         }
+        if "familiarity" in found.free:
+            familiarity = np.concatenate([part["familiarity"].to_numpy(float) for part in (found.free, found.outside)])
+            found_auroc = metrics.bootstrap(metrics.auroc, stranger, -familiarity)
+            result[target.file]["auroc_familiarity"] = found_auroc.to_dict()
         bench.say(f"unknown cells of {target.file}: AUROC {result[target.file]['auroc']['value']:.3f}")
     return result
