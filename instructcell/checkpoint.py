@@ -61,15 +61,16 @@ class Checkpoint:
     """A loaded checkpoint, ready to answer.
 
     `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below, drug_temperature and what
-    `train.calibrate` fits of context, back-off and clusters, and `card` is what evaluation.json says. `readout` names
-    the cells of large tables, `reference` knows where training cells lie; None where none was fitted.
+    `train.calibrate` fits of context, back-off and clusters, and perhaps drug_offsets {drug: log-odds}; `card` is what
+    evaluation.json says. `readout` names the cells of large tables, `reference` knows where training cells lie; None
+    where none was fitted.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)
     processor: InstructCellProcessor = field(repr=False)
     labels: LabelSet = field(repr=False)
     drugs: DrugSet = field(repr=False)
-    calibration: dict[str, float]
+    calibration: dict[str, Any]
     path: Path
     hash: str
     card: dict[str, Any] = field(repr=False)
@@ -115,7 +116,7 @@ def save_checkpoint(
     processor: InstructCellProcessor,
     labels: LabelSet,
     drugs: Iterable[Drug | Mapping[str, Any]],
-    calibration: Mapping[str, float],
+    calibration: Mapping[str, Any],
     *,
     evaluation: Mapping[str, Any] | None = None,
     readme: str | None = None,

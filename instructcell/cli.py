@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from instructcell.batches import Reading
+    from instructcell.bulk_response import BulkDrugResult
     from instructcell.events import Event
+    from instructcell.tasks import DrugResult
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 COMMAND_GROUP = "instructcell.commands"
@@ -383,11 +386,38 @@ def generate(
     terminal.document({"output": output, "seed": seed, **summary})
 
 
-@app.command(epilog=_example("instructcell drug cells.h5ad --drug gefitinib -o response.h5ad"))
+@app.command(
+    epilog=_example(
+        "instructcell drug cells.h5ad --drug gefitinib -o response.h5ad",
+        "instructcell drug cells.h5ad --drug erlotinib --group-by cell_type",
+        "instructcell drug cells.h5ad --drug all --group-by leiden --compare 0,1 -o ranking.csv",
+        "instructcell drug cells.h5ad --drug mobocertinib --target EGFR",
+    )
+)
 def drug(
     file: File,
-    drug: Annotated[str, typer.Option("--drug", help="Name or synonym of a drug the model knows.", show_default=False)],
-    output: Output = None,
+    drug: Annotated[
+        str, typer.Option("--drug", help="Name or synonym of a drug; 'all' ranks those screened.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The cells with the results (.h5ad, .zarr); a ranking as .csv or .tsv."),
+    ] = None,
+    route: Annotated[
+        str, typer.Option("--route", help="cell (measured on cells), bulk (cell lines, GDSC) or auto: cell, else bulk.")
+    ] = "auto",
+    smiles: Annotated[str, typer.Option("--smiles", help="Structure of a drug that was never screened.")] = "",
+    target: Annotated[str, typer.Option("--target", help="Target of a drug that was never screened, e.g. EGFR.")] = "",
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="Column of obs: pool each group's cells as well (bulk route).")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Groups of it, separated by commas, to test against one another.")
+    ] = None,
+    replicate: Annotated[
+        str | None, typer.Option("--replicate", help="Column of donors or samples: test their means, not cells.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many drugs of each group are printed.")] = 10,
     species: Species = None,
     tissue: Tissue = None,
     layer: Layer = None,
@@ -400,44 +430,143 @@ def drug(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict each cell's response to a drug.
+    """Predict each cell's response to a drug, or rank the drugs that would hit these cells.
 
-    Writes obs instructcell_drug_response (sensitive or resistant) and instructcell_p_sensitive. A prediction from
-    expression, for research only.
+    Writes obs instructcell_drug_response (sensitive or resistant) and instructcell_p_sensitive; by the bulk route,
+    where sensitive means more so than the middle cell line, also instructcell_sensitivity and its percentile among the
+    lines. A prediction from expression, for research only.
     """
-    _check_streamed(file, output, force=force)
-    from instructcell import stream
     from instructcell.batches import Reading
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    reading = Reading(layer, scale, species, gene_column, few_genes_ok)
+    ranking = _Ranking(file, reading, group_by, compare, replicate, top)
+    if drug.strip().lower() == "all":
+        if output is not None:
+            check_output(output, inputs=[file], force=force, formats=(".csv", ".tsv"))
+        ranking.show(None, output, terminal)
+        return
+    _check_streamed(file, output, force=force)
+    from instructcell import stream
+    from instructcell.bulk_response import BulkDrugResult
+
     with terminal.progress(f"reading {file.name}") as progress:
         result = stream.drug_response(
             file,
             output,
             drug=drug,
+            route=route,
+            smiles=smiles,
+            target=target,
             checkpoint=model,
             tissue=tissue,
-            reading=Reading(layer, scale, species, gene_column, few_genes_ok),
+            reading=reading,
             resume=resume,
             progress=progress,
         )
     _say_where(output, terminal)
+    if isinstance(result, BulkDrugResult):
+        document = _say_bulk(result, terminal)
+        if group_by is not None and result.drug.screened:
+            document |= ranking.show([result.drug.name], None, terminal, alone=False)
+    else:
+        document = _say_response(result, terminal)
+    cells = records(result.table.rename_axis("cell").reset_index())
+    terminal.document({"file": file, "output": output, **document, "n_cells": len(result.table), "cells": cells})
+
+
+def _say_response(result: DrugResult, terminal: Terminal) -> dict[str, Any]:
+    """Print the headline of a measured drug, and return it for JSON."""
     mean = float(result.table["p_sensitive"].mean())
     terminal.text(
         f"{result.drug.name}: {result.sensitive_share:.1%} of {len(result.table):,} cells predicted sensitive "
         f"(mean probability {mean:.2f}). A prediction from expression, for research only."
     )
-    terminal.document(
-        {
-            "file": file,
-            "output": output,
-            "drug": result.drug.name,
-            "n_cells": len(result.table),
-            "sensitive_share": result.sensitive_share,
-            "mean_p_sensitive": mean,
-            "cells": records(result.table.rename_axis("cell").reset_index()),
-        }
+    return {
+        "drug": result.drug.name,
+        "route": "cell",
+        "sensitive_share": result.sensitive_share,
+        "mean_p_sensitive": mean,
+    }
+
+
+def _say_bulk(result: BulkDrugResult, terminal: Terminal) -> dict[str, Any]:
+    """The same of a screened drug."""
+    table, name = result.table, result.drug.name
+    terminal.text(
+        f"{name}: on average these {len(table):,} cells are predicted to be more sensitive than "
+        f"{result.mean_percentile:.0f} % of the cell lines; {result.sensitive_share:.1%} of them more than the middle "
+        "line. A prediction from expression, for research only."
     )
+    for note in result.notes:
+        terminal.text(note)
+    return {
+        "drug": name,
+        "route": result.route,
+        "sensitive_share": result.sensitive_share,
+        "mean_p_sensitive": float(table["p_sensitive"].mean()),
+        "mean_percentile": result.mean_percentile,
+        "held_out_spearman": result.drug.spearman,
+        "notes": list(result.notes),
+    }
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """How drugs are ranked and groups compared, as the options say."""
+
+    file: Path
+    reading: Reading
+    group_by: str | None
+    compare: str | None
+    replicate: str | None
+    top: int
+
+    def show(
+        self, drugs: list[str] | None, output: Path | None, terminal: Terminal, *, alone: bool = True
+    ) -> dict[str, Any]:
+        """Rank, print and write; returned for the JSON of another command unless it is `alone`."""
+        from instructcell import tools
+        from instructcell.cells import read
+
+        compare = None if self.compare is None else [name.strip() for name in self.compare.split(",") if name.strip()]
+        with terminal.progress(f"reading {self.file.name}") as progress:
+            steps = tools.rank_drugs_steps(
+                read(self.file, backed=True),
+                groupby=self.group_by,
+                compare=compare,
+                replicate=self.replicate,
+                drugs=drugs,
+                reading=self.reading,
+            )
+            ranking = tools.finish(steps, "ranking drugs", progress)
+        if drugs is not None:
+            same = ["drug", "target", "held_out_spearman", "n_lines"]
+            terminal.table(ranking.table.drop(columns=same), ", ".join(drugs))
+        else:
+            for group in ranking.groups:
+                terminal.table(ranking.top(group, self.top).drop(columns=["group", "cells"]), group)
+        if len(ranking.comparison):
+            terminal.table(_surest(ranking.comparison, self.top), f"compared by {ranking.unit}")
+        if alone:
+            for note in ranking.notes:
+                terminal.text(note)
+        if output is not None:
+            separator = "\t" if output.suffix == ".tsv" else ","
+            written = ranking.comparison if len(ranking.comparison) else None
+            ranking.table.to_csv(output, sep=separator, index=False)
+            if written is not None:
+                written.to_csv(output.with_name(f"{output.stem}_comparison{output.suffix}"), sep=separator, index=False)
+        found = {"groups": records(ranking.table), "comparison": records(ranking.comparison), "unit": ranking.unit}
+        if alone:
+            terminal.document({"file": self.file, "output": output, **found, "notes": list(ranking.notes)})
+        return found
+
+
+def _surest(comparison: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The first rows of every pair; p-values as text, since three decimals would show most as 0."""
+    first = comparison.groupby(["group", "against"], sort=False).head(n)
+    return first.assign(**{name: first[name].map("{:.1e}".format) for name in ("p_value", "q_value")})
 
 
 @app.command(epilog=_example("instructcell markers 'delta cell'", "instructcell markers --genes INS,IAPP,GCG"))

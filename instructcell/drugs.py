@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,6 +141,20 @@ KNOWN_DRUGS = (
         "Sensitive means that the patient responded; the label is the patient's, not the cell's.",
     ),
 )
+
+
+def drug_offset(calibration: Mapping[str, Any], drug: str) -> float:
+    """What is added to a drug's log-odds of "sensitive": `drug_offsets` of calibration.json, 0 where it says nothing.
+
+    Raises
+    ------
+    DrugError
+        The offset is not a finite number.
+    """
+    value = dict(calibration.get("drug_offsets", {})).get(drug, 0.0)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DrugError(f"calibration.json holds {value!r} as the offset of {drug}; a finite number is expected.")
+    return float(value)
 
 
 def drug_key(name: str) -> str:

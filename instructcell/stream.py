@@ -23,6 +23,8 @@ from anndata import AnnData
 
 from instructcell import __version__, tools
 from instructcell.batches import AS_FOUND, Reading
+from instructcell.bulk import load_screen
+from instructcell.bulk_response import BulkDrugResult, BulkResponse, find_screened
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
@@ -132,20 +134,35 @@ def drug_response(
     output: str | Path | None = None,
     *,
     drug: str,
+    route: str = "auto",
+    smiles: str = "",
+    target: str = "",
     checkpoint: str | Path | Checkpoint = "mini",
     tissue: str | None = None,
     reading: Reading = AS_FOUND,
     batch_size: int = 256,
     resume: bool = False,
     progress: tools.ProgressCallback | None = None,
-) -> DrugResult:
-    """Predict for every cell of a file whether it responds to a drug; parameters as for `annotate`."""
-    tools.find_drug(tools.open_checkpoint(checkpoint), drug)  # refused before the file is opened
+) -> DrugResult | BulkDrugResult:
+    """Predict for every cell of a file whether it responds to a drug.
+
+    Parameters are those of `annotate` and of `instructcell.tools.drug_response`.
+    """
+    loaded = tools.open_checkpoint(checkpoint)
+    where: Any = {"checkpoint": loaded, "reading": reading, "resume": resume, "progress": progress}
+    if tools.choose_route(loaded, drug, route, described=bool(smiles or target)) == "bulk":
+        find_screened(load_screen(), drug, smiles=smiles, target=target)  # refused before the file is opened
+
+        def bulk_task(loaded: Checkpoint, report: DatasetReport, n_cells: int) -> BulkResponse:
+            return BulkResponse(loaded, report, drug=drug, smiles=smiles, target=target, force=reading.force)
+
+        return _run(bulk_task, source, output, **where)
+    tools.find_drug(loaded, drug)
 
     def task(loaded: Checkpoint, report: DatasetReport, n_cells: int) -> DrugResponse:
         return DrugResponse(loaded, report, drug=drug, tissue=tissue, batch_size=batch_size)
 
-    return _run(task, source, output, checkpoint, reading, resume=resume, progress=progress)
+    return _run(task, source, output, **where)
 
 
 def _run(

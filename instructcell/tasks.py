@@ -34,7 +34,7 @@ from instructcell.context import (
     sample_rows,
 )
 from instructcell.doctor import DatasetReport
-from instructcell.drugs import Drug, DrugSet
+from instructcell.drugs import Drug, DrugSet, drug_offset
 from instructcell.errors import CheckpointError, ConfigError, LabelError
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet
@@ -190,6 +190,11 @@ class Task(ABC, Generic[Result]):
 
     def prepare(self, adata: AnnData, reading: Reading) -> None:  # noqa: B027 - most tasks need nothing
         """See the file as a whole, before its pieces are scored."""
+
+    @property
+    def genes(self) -> Sequence[str]:
+        """The genes that cells are aligned to."""
+        return self.loaded.processor.genes
 
     @abstractmethod
     def score(self, cells: AlignedCells) -> Arrays:
@@ -545,7 +550,8 @@ class DrugResponse(Task[DrugResult]):
 
     def score(self, cells: AlignedCells) -> Arrays:
         raw = ask_lm(self.loaded, cells, self.prompt, DRUG_ANSWERS, self.cells_at_once)
-        calibrated = calibrate(raw, float(self.loaded.calibration.get("drug_temperature", 1.0)))
+        offset = drug_offset(self.loaded.calibration, self.drug.name)
+        calibrated = calibrate(shifted(raw, offset), float(self.loaded.calibration.get("drug_temperature", 1.0)))
         return {"p_sensitive": calibrated[:, 0]}
 
     def result(self, arrays: Arrays, names: pd.Index, rows: np.ndarray) -> DrugResult:
@@ -629,6 +635,12 @@ def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     logits = np.log(np.clip(probabilities.astype(np.float64), 1e-8, 1.0)) / temperature
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
+
+
+def shifted(probabilities: np.ndarray, offset: float) -> np.ndarray:
+    """Add an offset to the log-odds of the first of two answers; probabilities [N, 2] -> [N, 2], rows sum to 1."""
+    odds = probabilities * np.array([np.exp(offset), 1.0])
+    return odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-12)
 
 
 def best_two(probabilities: np.ndarray) -> Arrays:

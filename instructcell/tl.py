@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from instructcell.tools import annotate, drug_response, embed, generate, markers
+from instructcell.tools import annotate, drug_response, embed, generate, markers, rank_drugs
 
-__all__ = ["annotate", "drug_response", "embed", "generate", "markers"]
+__all__ = ["annotate", "drug_response", "embed", "generate", "markers", "rank_drugs"]

@@ -22,12 +22,14 @@ from anndata import AnnData
 from instructcell import __version__, batches
 from instructcell.align import AlignedCells
 from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look
+from instructcell.bulk import Screen, load_screen
+from instructcell.bulk_response import BulkDrugResult, BulkResponse, DrugRanking, Groups, find_screened, rank_steps
 from instructcell.checkpoint import Checkpoint, load_checkpoint
 from instructcell.context import FileContext
 from instructcell.coverage import label_markers
 from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
-from instructcell.errors import InstructCellError, LabelError
+from instructcell.errors import ConfigError, DrugError, InstructCellError, LabelError
 from instructcell.generation import generate_cells
 from instructcell.labels import Label, LabelSet
 from instructcell.processor import Prompt
@@ -81,9 +83,12 @@ __all__ = [
     "RUN",
     "UNKNOWN",
     "AnnotationResult",
+    "BulkDrugResult",
+    "DrugRanking",
     "DrugResult",
     "annotate",
     "annotate_steps",
+    "bulk_drug_response_steps",
     "calibrate",
     "drug_response",
     "drug_response_steps",
@@ -93,8 +98,11 @@ __all__ = [
     "inspect",
     "markers",
     "obs_columns",
+    "rank_drugs",
+    "rank_drugs_steps",
 ]
 
+ROUTES = ("auto", "cell", "bulk")  # of a drug's response
 ProgressCallback = Callable[[int, int, str], None]
 Result = TypeVar("Result")
 Steps = Generator[tuple[int, int], None, Result]
@@ -305,6 +313,9 @@ def drug_response(
     adata: AnnData,
     *,
     drug: str,
+    route: str = "auto",
+    smiles: str = "",
+    target: str = "",
     checkpoint: str | Path | Checkpoint = "mini",
     species: str | None = None,
     tissue: str | None = None,
@@ -314,33 +325,47 @@ def drug_response(
     force: bool = False,
     batch_size: int = 256,
     progress: ProgressCallback | None = None,
-) -> DrugResult:
+) -> DrugResult | BulkDrugResult:
     """Predict for every cell whether it is sensitive or resistant to a drug and write it into `adata`.
 
     Parameters
     ----------
     drug
-        Name or synonym of a drug the checkpoint was trained on.
+        Name or synonym of a drug the checkpoint was trained on, or that was screened on cancer cell lines (GDSC).
+    route
+        "cell": the checkpoint, which learned from cells with a measured response. "bulk": the screens of cell lines.
+        "auto": the checkpoint where it knows the drug, else the screens.
+    smiles, target
+        Structure and target of a drug that is neither; it is extrapolated from screened drugs that resemble it.
     species, tissue, layer, scale, gene_column, force
         As for `annotate`.
 
     Returns
     -------
-    DrugResult
-        `adata` gains obs `instructcell_drug_response` (sensitive / resistant) and `instructcell_p_sensitive` (0..1).
+    DrugResult or BulkDrugResult
+        By the route. `adata` gains obs `instructcell_drug_response` (sensitive / resistant) and
+        `instructcell_p_sensitive` (0..1); by the bulk route, where sensitive means more so than the middle cell line,
+        also `instructcell_sensitivity` (normal score) and `instructcell_sensitivity_percentile` (0..100).
 
     Raises
     ------
     DrugError
-        The checkpoint does not know the drug; the message lists those it knows.
+        The drug is not known (near names are asked back), or cannot be predicted from expression.
 
     Examples
     --------
     >>> drug_response(adata, drug="gefitinib").sensitive_share
+    >>> drug_response(adata, drug="erlotinib").notes
     """
     reading = Reading(layer, scale, species, gene_column, force)
+    loaded = open_checkpoint(checkpoint)
+    if choose_route(loaded, drug, route, described=bool(smiles or target)) == "bulk":
+        bulk = bulk_drug_response_steps(
+            adata, drug=drug, smiles=smiles, target=target, checkpoint=loaded, reading=reading
+        )
+        return finish(bulk, f"response to {drug}", progress)
     steps = drug_response_steps(
-        adata, drug=drug, checkpoint=checkpoint, tissue=tissue, reading=reading, batch_size=batch_size
+        adata, drug=drug, checkpoint=loaded, tissue=tissue, reading=reading, batch_size=batch_size
     )
     return finish(steps, f"response to {drug}", progress)
 
@@ -356,12 +381,136 @@ def drug_response_steps(
     rows: Sequence[int] | np.ndarray | None = None,
     report: DatasetReport | None = None,
 ) -> Steps[DrugResult]:
-    """Work of `drug_response`, yielding (done, total); with `rows` only those cells are read and nothing is written."""
+    """Work of `drug_response` by the checkpoint, yielding (done, total).
+
+    With `rows` only those cells are read and nothing is written.
+    """
     loaded = open_checkpoint(checkpoint)
     find_drug(loaded, drug)  # refused before the file is looked at
     report = _report(adata, loaded, report, reading)
     task = DrugResponse(loaded, report, drug=drug, tissue=tissue, batch_size=batch_size)
     return (yield from work(task, adata, reading, rows))
+
+
+def bulk_drug_response_steps(
+    adata: AnnData,
+    *,
+    drug: str,
+    smiles: str = "",
+    target: str = "",
+    checkpoint: str | Path | Checkpoint = "mini",
+    reading: Reading = AS_FOUND,
+    rows: Sequence[int] | np.ndarray | None = None,
+    report: DatasetReport | None = None,
+    screen: Screen | None = None,
+) -> Steps[BulkDrugResult]:
+    """Work of `drug_response` by the screens of cell lines, yielding (done, total); `rows` as above."""
+    screen = screen or load_screen()
+    find_screened(screen, drug, smiles=smiles, target=target)  # refused before the file is looked at
+    loaded = open_checkpoint(checkpoint)
+    report = _report(adata, loaded, report, reading)
+    task = BulkResponse(
+        loaded, report, drug=drug, smiles=smiles, target=target, screen=screen, force=reading.force
+    )
+    return (yield from work(task, adata, reading, rows))
+
+
+def rank_drugs(
+    adata: AnnData,
+    *,
+    groupby: str | None = None,
+    compare: Sequence[str] | None = None,
+    replicate: str | None = None,
+    drugs: Sequence[str] | None = None,
+    species: str | None = None,
+    layer: str | None = None,
+    scale: str | None = None,
+    gene_column: str | None = None,
+    force: bool = False,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> DrugRanking:
+    """Which drugs would hit these cells? All screened drugs by predicted sensitivity, group by group.
+
+    Parameters
+    ----------
+    groupby
+        Column of obs that holds the groups (clusters, types, samples); None: all cells are one group.
+    compare
+        Two or more of its groups, to rank and test only these; None: every group, each tested against all others.
+    replicate
+        Column of obs that holds donors or samples: then their means are tested, not cells.
+    drugs
+        Names, to rank only these; None: every drug that was predicted well enough on held-out lines.
+    species, layer, scale, gene_column, force
+        As for `annotate`.
+    seed
+        Of the cells drawn from groups of more than 2,000.
+
+    Returns
+    -------
+    DrugRanking
+        Table of groups and drugs, tests between groups, and notes on how far to trust them; nothing is written into
+        `adata`.
+
+    Raises
+    ------
+    ConfigError
+        A column or group is not in the file, or too small.
+    DrugError
+        One of `drugs` is not known, or cannot be predicted from expression.
+
+    Examples
+    --------
+    >>> rank_drugs(adata, groupby="leiden", compare=["0", "1"]).comparison.head()
+    """
+    reading = Reading(layer, scale, species, gene_column, force)
+    steps = rank_drugs_steps(
+        adata, groupby=groupby, compare=compare, replicate=replicate, drugs=drugs, reading=reading, seed=seed
+    )
+    return finish(steps, "ranking drugs", progress)
+
+
+def rank_drugs_steps(
+    adata: AnnData,
+    *,
+    groupby: str | None = None,
+    compare: Sequence[str] | None = None,
+    replicate: str | None = None,
+    drugs: Sequence[str] | None = None,
+    reading: Reading = AS_FOUND,
+    rows: Sequence[int] | np.ndarray | None = None,
+    report: DatasetReport | None = None,
+    screen: Screen | None = None,
+    seed: int = 0,
+) -> Steps[DrugRanking]:
+    """Work of `rank_drugs`, yielding (done, total); with `rows` only those cells are ranked."""
+    screen = screen or load_screen()
+    groups = Groups.of(adata, groupby, compare, replicate, None if rows is None else np.asarray(rows), seed)
+    report = report or look(adata, screen.genes, reading)
+    return (yield from rank_steps(adata, groups, report, reading=reading, screen=screen, drugs=drugs))
+
+
+def choose_route(loaded: Checkpoint, drug: str, route: str = "auto", *, described: bool = False) -> str:
+    """ "cell" where the checkpoint knows the drug, else "bulk"; a route that was asked for is kept.
+
+    Raises
+    ------
+    ConfigError
+        There is no such route.
+    DrugError
+        Neither route knows the drug, and it was not `described` by structure or target either.
+    """
+    if route not in ROUTES:
+        raise ConfigError(f"there is no route '{route}'; choose one of {', '.join(ROUTES)}")
+    if route != "auto":
+        return route
+    known = drugs_of(loaded)
+    if known.find(drug) is not None:
+        return "cell"
+    if described or load_screen().drugs.find(drug) is not None:
+        return "bulk"
+    raise DrugError(f"{known.refusal([drug])} {load_screen().drugs.refusal(drug)}")
 
 
 def work(
@@ -386,8 +535,7 @@ def scored(
 ) -> Iterator[tuple[int, Arrays]]:
     """Yield (cells done, what the task found of the piece) over the chosen rows."""
     done = 0
-    genes = task.loaded.processor.genes
-    for cells in aligned_pieces(adata, genes, task.report, rows, at_once=task.cells_at_once, reading=reading):
+    for cells in aligned_pieces(adata, task.genes, task.report, rows, at_once=task.cells_at_once, reading=reading):
         arrays = task.score(cells)
         done += cells.counts.shape[0]
         yield done, arrays

