@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from instructcell.tasks import EMBEDDING
 
 LEAST_CELLS = 3
 N_COMPONENTS, N_VARIABLE = 50, 2000  # of the principal components, where there is no embedding
+_ONE_AT_A_TIME = threading.Lock()  # igraph's random numbers are one stream for the whole process
 PCA_BASIS = "principal components of log-normalised expression"
 
 
@@ -116,7 +118,7 @@ def cluster(
     points, basis, names = _points(cells, chosen, report, seed)
     n_neighbors = min(n_neighbors, len(points) - 1)
     plain = AnnData(obs=pd.DataFrame(index=names), obsm={"points": points})
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sc.pp.neighbors(plain, n_neighbors=n_neighbors, use_rep="points", method="gauss", random_state=seed)
         sc.tl.leiden(plain, resolution=resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
+from scipy import stats
 
 from instructcell.analysis.measured import MeasuredCells, Rows, checked_rows, measured_cells
 from instructcell.doctor import DatasetReport
@@ -22,7 +21,8 @@ LEAST_SHARE, LEAST_BEARERS = 0.05, 3  # a gene is tested that so many cells of e
 SIGNIFICANT = 0.05  # adjusted p-value
 TOP_GENES = 10  # of each direction, whose meaning is looked up
 TOP_TYPES = 3  # cell types each direction points to
-METHOD = "Wilcoxon rank-sum test (scanpy), Benjamini-Hochberg adjusted"
+BLOCK_VALUES = 4_000_000  # of a dense block of genes
+METHOD = "Wilcoxon rank-sum test, tie-corrected; p-values adjusted by Benjamini-Hochberg"
 
 
 @dataclass(frozen=True)
@@ -158,19 +158,21 @@ def _differences(measured: MeasuredCells, n_a: int, names: tuple[str, str]) -> p
 
 
 def _rank_test(values: sp.csr_matrix, n_a: int) -> tuple[np.ndarray, np.ndarray]:
-    """z [M] and adjusted p [M] of the rank-sum test of the first `n_a` rows against the others, by scanpy."""
-    columns = pd.Index(map(str, range(values.shape[1])))
-    group = pd.Categorical(np.where(np.arange(values.shape[0]) < n_a, "a", "b"))
-    plain = AnnData(values, obs=pd.DataFrame({"group": group}, index=pd.RangeIndex(values.shape[0]).astype(str)))
-    plain.var_names = columns
-    plain.uns["log1p"] = {"base": None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.tl.rank_genes_groups(
-            plain, "group", groups=["a"], reference="b", method="wilcoxon", tie_correct=True, n_genes=values.shape[1]
-        )
-    found = sc.get.rank_genes_groups_df(plain, "a").set_index("names").reindex(columns)
-    return found["scores"].fillna(0.0).to_numpy(float), found["pvals_adj"].fillna(1.0).to_numpy(float)
+    """z [M] and adjusted p [M] of the rank-sum test of the first `n_a` rows against the others.
+
+    Equals scanpy's `rank_genes_groups(method="wilcoxon", tie_correct=True)`, which compiles code for twenty seconds
+    when it is first called. The variance of the ranks holds the correction for ties.
+    """
+    by_column = values.tocsc()
+    n, n_genes = values.shape
+    size = max(1, BLOCK_VALUES // n)
+    score = np.zeros(n_genes)
+    for start in range(0, n_genes, size):
+        ranks = stats.rankdata(by_column[:, start : start + size].toarray(), axis=0) - (n + 1) / 2
+        spread = np.sqrt(n_a * (n - n_a) / (n * (n - 1)) * (ranks**2).sum(axis=0))
+        above = ranks[:n_a].sum(axis=0)
+        score[start : start + size] = np.divide(above, spread, out=np.zeros(len(above)), where=spread > 0)
+    return score, stats.false_discovery_control(2 * stats.norm.sf(np.abs(score)))
 
 
 def _meanings(table: pd.DataFrame, names: tuple[str, str], n_top: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -25,7 +25,7 @@ from instructcell.batches import AS_FOUND, Reading
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
 from instructcell.errors import LabelError
-from instructcell.labels import Label
+from instructcell.labels import Label, LabelSet
 from instructcell.processor import Answer, Prompt
 from instructcell.prompts import annotation_prompt
 from instructcell.readout import species_code
@@ -38,6 +38,7 @@ SMALLEST = 1e-9  # share of a cell's counts: keeps a gene present that no other 
 N_STEPS, AT_ONCE = 16, 128  # of the path, and cells encoded together
 CANDIDATES = 20  # genes at each end, by attribution and by how many more cells have them, that are taken away
 LEAST_SHARE = 0.2  # of these cells that express a gene which is named
+LEAST_EFFECT = 0.05  # of the strongest gene's, that a gene must have to be named
 SUPPORTS, CONTRADICTS, MISSING = "supports", "contradicts", "missing"
 COLUMNS = [
     "gene",
@@ -257,7 +258,7 @@ class _Odds:
     def _say(self, counts: Tensor, name: str) -> Tensor:
         """Log probability that the language model answers with a name [n]."""
         model, n = self.checkpoint.model, len(counts)
-        batch = self.checkpoint.processor([self.prompt] * n, [Answer.parse(name)] * n).to(self.device)
+        batch = self.checkpoint.processor([self.prompt] * n, [Answer.of(name)] * n).to(self.device)
         logits = model(**batch, counts=counts.to(self.device), measured=self.measured).logits
         labels = batch["labels"]
         if not model.config.is_encoder_decoder:  # position t predicts token t + 1
@@ -281,10 +282,13 @@ def _two_labels(checkpoint: Checkpoint, odds: _Odds, label: str | None, runner_u
     return first, second
 
 
-def _label(labels: Sequence[Label], name: str) -> Label:
-    found = labels.find(name)  # type: ignore[attr-defined]
+def _label(labels: LabelSet, name: str) -> Label:
+    """The label that a name means: its own, or one of the ontology's for the same type ("alpha cell")."""
+    from instructcell.retrieval.names import load_name_book
+
+    found = labels.find(name) or labels.find(load_name_book().cell_type(name) or "")
     if found is None:
-        near = ", ".join(labels.close_to(name, 5)) or ", ".join(one.name for one in labels[:5])  # type: ignore[attr-defined]
+        near = ", ".join(labels.close_to(name, 5)) or ", ".join(labels.names[:5])
         raise LabelError(f"{name!r} is not a cell type this checkpoint knows. Close ones: {near}")
     return found
 
@@ -418,6 +422,7 @@ def _table(found: pd.DataFrame, n: int) -> pd.DataFrame:
     """The genes worth naming: the strongest for and against, and the label's markers that are missing."""
     known = found.dropna(subset=["effect"])
     known = known[known["share_of_cells"] >= LEAST_SHARE]
+    known = known[known["effect"].abs() >= LEAST_EFFECT * known["effect"].abs().max()]
     supports = known[(known["effect"] > 0) & ~known["lacking"]].sort_values("effect", ascending=False, kind="stable")
     against = known[known["effect"] < 0].sort_values("effect", kind="stable")
     missing = found[found["lacking"] & found["measured"] & (found["share_of_cells"] < LEAST_SHARE)]

@@ -1,15 +1,16 @@
 """Finding cells by what is said of them: free text read as cell types and genes, or genes alone.
 
-A text is read by the names in it first and by its meaning second: the sentence encoder finds the cell type definitions
-and gene descriptions nearest to it. Cells whose label is one of the types are taken by their label; a label that is
-only broader, or that overlaps in the ontology ("cytotoxic T cell" and a CD8 T cell), leaves the choice among its cells
-to the marker genes; and without any such label the genes alone decide.
+A text is read by the names in it first and by its meaning second: the sentence encoder finds the cell type definitions,
+gene programmes (`programmes`) and gene descriptions nearest to it. Cells whose label is one of the types are taken by
+their label; a label that is only broader, or that overlaps in the ontology ("cytotoxic T cell" and a CD8 T cell),
+leaves the choice among its cells to the marker genes; and without any such label the genes alone decide.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,21 +19,27 @@ from anndata import AnnData
 
 from instructcell.analysis.gene_expression import expression_values
 from instructcell.analysis.measured import MeasuredCells, Rows, checked_rows, measured_cells
+from instructcell.analysis.programmes import meant_by
 from instructcell.doctor import DatasetReport
 from instructcell.errors import GeneAlignmentError, InstructCellError
 from instructcell.labels import load_ontology
-from instructcell.retrieval.index import SUPPORT, MarkerIndex, load_index
+from instructcell.retrieval.index import MarkerIndex, load_index
 from instructcell.retrieval.marker_table import MarkerTable, load_marker_table
 from instructcell.retrieval.names import load_name_book
+from instructcell.retrieval.passages import Kind, Passage
 from instructcell.tasks import CELL_TYPE, CELL_TYPE_ID, CONFIDENCE, UNKNOWN, AnnotationResult
 
+MEANT, SURELY_MEANT = 0.57, 0.85  # cosine of a definition with a text that names no gene, and with one that does
 NEAR_THE_BEST = 0.1  # cosine below the nearest definition, within which a further one is meant as well
 MOST_TYPES, MOST_GENES, MARKERS_OF_A_TYPE = 4, 6, 10
 MARKER_WEIGHT = 0.5  # of a type's best marker, where a gene that is named weighs 1
 SURE = 0.5  # probability of being one of the types, from which a cell is taken by its label
 LEAST_SCORE = 0.15  # of the genes: below it no cell is taken, wherever the threshold lies
+LEAST_MEASURED = 0.25  # of the genes' weight, that a file must have measured for genes alone to decide
 LEAST_LEVEL = 1.0  # log(1 + counts per 10,000): a gene that no cell has more of does not count as high in any
+MAKES = re.compile(r"\b(?:make|produce|secrete|release)s?\s+([\w -]{3,40})", re.IGNORECASE)
 BY_LABEL, BY_BOTH, BY_GENES = "annotation", "annotation and genes", "genes"
+NAMED = "named "  # how the reason begins for what the text itself names
 READ_COLUMNS = ["kind", "name", "id", "weight", "why", "source"]
 
 
@@ -126,7 +133,7 @@ def find_by_gene(
     level = values / np.maximum(values.max(axis=0), LEAST_LEVEL)
     score = (level.min(axis=1) if all else level.max(axis=1)).to_numpy()
     given = {gene: name for name, gene in found.read_as.items()}
-    read = [_read("gene", gene, gene, 1.0, f"named {given[gene]!r}", "the question") for gene in found.genes]
+    read = [_read("gene", gene, gene, 1.0, f"{NAMED}{given[gene]!r}", "the question") for gene in found.genes]
     table = pd.DataFrame({"score": score, "label_score": np.nan, "gene_score": score, "chosen": chosen}, values.index)
     return Found(
         asked=", ".join(found.genes),
@@ -172,6 +179,8 @@ def find_by_text(
     """
     chosen = checked_rows(rows, adata.n_obs)
     types, named = read_text(text, index or load_index())
+    if types.empty and (named["why"].str.startswith(NAMED)).all():
+        return replace(find_by_gene(adata, list(named["id"]), rows=rows, report=report), asked=text)
     labels = _labels(adata, annotation, chosen)
     weights = label_weights(types, labels[["id", "name"]].drop_duplicates() if labels is not None else None)
     measured = measured_cells(adata, report, None if rows is None else chosen)
@@ -180,10 +189,11 @@ def find_by_text(
     lacking = tuple(str(gene) for gene in genes.index if gene not in measured.column)
     gene_score = _gene_score(measured, present)
     label_score = np.full(len(chosen), np.nan) if labels is None else _label_score(labels, weights)
-    if not present and not (weights > 0).any():
+    too_few = sum(present.values()) < LEAST_MEASURED * genes["weight"].sum() or not present
+    if too_few and not (weights > 0).any():
         raise InstructCellError(
-            f"{_words(types, genes)} was understood, but no cell here is labelled so and the file measures none of the "
-            "genes; ask for a type or a gene of this file"
+            f"{_words(types, genes)} was understood, but no cell here is labelled so and the file measures "
+            f"{len(present)} of the {len(genes)} genes; ask for a type or a gene of this file"
         )
     how, taken, threshold = _choose(label_score, gene_score, weights)
     score = gene_score if how == BY_GENES else _joined(label_score, gene_score)
@@ -217,20 +227,20 @@ def read_text(text: str, index: MarkerIndex) -> tuple[pd.DataFrame, pd.DataFrame
     book = index.names or load_name_book()
     ontology = load_ontology()
     types = [
-        _read("cell type", ontology.name(m.id), m.id, 1.0, f"named {m.written!r}", f"Cell Ontology {m.id}")
+        _read("cell type", ontology.name(m.id), m.id, 1.0, f"{NAMED}{m.written!r}", f"Cell Ontology {m.id}")
         for m in book.cell_types(text)
     ]
-    genes = [_read("gene", m.id, m.id, 1.0, f"named {m.written!r}", "the question") for m in book.genes(text)]
-    if not types:
-        types = [
-            _read("cell type", near.title, near.id, near.score, f"near in meaning ({near.score:.2f})", near.source)
-            for near in _nearest(index, text, "ontology", MOST_TYPES)
-        ]
+    genes = [_read("gene", m.id, m.id, 1.0, f"{NAMED}{m.written!r}", "the question") for m in book.genes(text)]
+    programme = None if types or genes or MAKES.search(text) else meant_by(text)
+    near = [] if types else _nearest(index, text, "ontology", MOST_TYPES, SURELY_MEANT if genes else MEANT)
+    if programme is not None and (not near or programme[1] >= near[0].score):
+        why = f"{programme[0].name}, near in meaning ({programme[1]:.2f})"
+        genes = [_read("gene", gene, gene, 1.0, why, programme[0].source) for gene in programme[0].genes]
+        near = []
+    types += [_read("cell type", one.title, one.id, one.score, _near(one), one.source) for one in near]
     if not types and not genes:
-        genes = [
-            _read("gene", near.id, near.id, near.score, f"near in meaning ({near.score:.2f})", near.source)
-            for near in _nearest(index, text, "gene", MOST_GENES)
-        ]
+        found = _nearest(index, text, "gene", MOST_GENES, MEANT)
+        genes = [_read("gene", one.id, one.id, one.score, _near(one), one.source) for one in found]
     if not types and not genes:
         raise InstructCellError(
             f"found no cell type, gene or function in {text.strip()[:80]!r}; expected a description such as "
@@ -239,11 +249,21 @@ def read_text(text: str, index: MarkerIndex) -> tuple[pd.DataFrame, pd.DataFrame
     return pd.DataFrame(types, columns=READ_COLUMNS), pd.DataFrame(genes, columns=READ_COLUMNS)
 
 
-def _nearest(index: MarkerIndex, text: str, kind: str, n: int) -> list:
+def _nearest(index: MarkerIndex, text: str, kind: Kind, n: int, least: float) -> list[Passage]:
     """The passages of a kind that a text may mean: near enough, and nearly as near as the nearest."""
-    near = index.nearest(text, n, kind)  # type: ignore[arg-type]
-    least = max(SUPPORT, near[0].score - NEAR_THE_BEST) if near else SUPPORT
-    return [passage for passage in near if passage.score >= least]
+    made = MAKES.search(text)
+    queries = [text, f"{made.group(1)} secreting cell"] if made and kind == "ontology" else [text]
+    found: dict[str, Passage] = {}
+    for query in queries:
+        for passage in index.nearest(query, n, kind):
+            if passage.id not in found or passage.score > found[passage.id].score:
+                found[passage.id] = passage
+    near = sorted(found.values(), key=lambda passage: -passage.score)[:n]
+    return [one for one in near if one.score >= max(least, near[0].score - NEAR_THE_BEST)]
+
+
+def _near(passage: Passage) -> str:
+    return f"near in meaning ({passage.score:.2f})"
 
 
 def label_weights(types: pd.DataFrame, labels: pd.DataFrame | None) -> pd.Series:
@@ -261,14 +281,17 @@ def label_weights(types: pd.DataFrame, labels: pd.DataFrame | None) -> pd.Series
 def _relation(label: str, cell_type: str) -> float:
     """1 where every cell of the label is of the type, 0.5 where some may be, 0 where none is."""
     ontology = load_ontology()
-    if not label:
+    if label not in ontology or cell_type not in ontology:
         return 0.0
-    if ontology.is_a(label, cell_type):
+    name = f" {ontology.name(cell_type)}"
+
+    def is_one(id: str) -> bool:  # the ontology leaves out that a "CD8-positive, alpha-beta cytotoxic T cell" is one
+        return ontology.is_a(id, cell_type) or ontology.name(id).endswith(name)
+
+    if is_one(label):
         return 1.0
-    if ontology.is_a(cell_type, label):
-        return 0.5
-    shared = any(label in term.distances and cell_type in term.distances for term in ontology.terms.values())
-    return 0.5 if shared else 0.0
+    some = ontology.is_a(cell_type, label)
+    return 0.5 if some or any(is_one(id) for id, term in ontology.terms.items() if label in term.distances) else 0.0
 
 
 def gene_weights(types: pd.DataFrame, named: pd.DataFrame, table: MarkerTable | None = None) -> pd.DataFrame:
@@ -354,11 +377,12 @@ def _choose(label_score: np.ndarray, gene_score: np.ndarray, weights: pd.Series)
     """How cells are chosen, which are [N] bool, and the genes' threshold."""
     threshold = max(_two_groups(gene_score), LEAST_SCORE) if np.isfinite(gene_score).all() else float("nan")
     full = weights.max() if len(weights) else 0.0
-    if full > SURE:  # a label that is one of the types
-        return BY_LABEL, label_score >= SURE * full, float("nan")
+    fits = label_score >= SURE * full
+    if full > SURE and fits.any():  # a label that is one of the types
+        return BY_LABEL, fits, float("nan")
     high = gene_score >= threshold if np.isfinite(threshold) else np.ones(len(gene_score), bool)
-    if full > 0:
-        return BY_BOTH, (label_score >= SURE * full) & high, threshold
+    if full > 0 and fits.any():
+        return BY_BOTH, fits & high, threshold
     return BY_GENES, high, threshold
 
 

@@ -181,28 +181,29 @@ def _judge(
     others = there.expression[there.types != name]
     made_points, real_points = space.place(made), space.place(real)
     size = min(len(made), len(real) // 2)
-    mmd, floor, agree, agree_floor = [], [], [], []
+    mmd, floor = np.zeros(N_DRAWS), np.zeros(N_DRAWS)
+    agree, agree_floor = np.zeros(N_DRAWS), np.zeros(N_DRAWS)
     change, markers = _markers(real, others)
-    for _ in range(N_DRAWS):  # equally many cells on every side: the estimate depends on their number
+    for draw in range(N_DRAWS):  # equally many cells on every side: the estimate depends on their number
         drawn, halves = rng.permutation(len(made))[:size], rng.permutation(len(real))
         one, other = halves[:size], halves[size : 2 * size]
-        mmd.append(maximum_mean_discrepancy(made_points[drawn], real_points[one]))
-        floor.append(maximum_mean_discrepancy(real_points[other], real_points[one]))
-        agree.append(_correlation(change, _change(made[drawn], others), markers))
-        agree_floor.append(_correlation(_change(real[one], others), _change(real[other], others), markers))
+        mmd[draw] = maximum_mean_discrepancy(made_points[drawn], real_points[one])
+        floor[draw] = maximum_mean_discrepancy(real_points[other], real_points[one])
+        agree[draw] = _correlation(change, _change(made[drawn], others), markers)
+        agree_floor[draw] = _correlation(_change(real[one], others), _change(real[other], others), markers)
     total = np.asarray(here.counts.sum(axis=1)).ravel()[here.types == name]
     total_real = np.asarray(there.counts.sum(axis=1)).ravel()[there.types == name]
     return {
         "cell_type": name,
         "generated": len(made),
         "real": len(real),
-        "mmd": float(np.mean(mmd)),
-        "mmd_floor": float(np.mean(floor)),
-        "mmd_ratio": float(np.mean(mmd) / max(np.mean(floor), 1e-12)),
+        "mmd": float(mmd.mean()),
+        "mmd_floor": float(floor.mean()),
+        "mmd_ratio": float(mmd.mean() / max(floor.mean(), 1e-12)),
         "zero_fraction": float((made == 0).mean()),
         "zero_fraction_real": float((real == 0).mean()),
-        "marker_correlation": float(np.mean(agree)),
-        "marker_correlation_floor": float(np.mean(agree_floor)),
+        "marker_correlation": float(agree.mean()),
+        "marker_correlation_floor": float(agree_floor.mean()),
         "median_counts": float(np.median(total)),
         "median_counts_real": float(np.median(total_real)) if measured.are_counts else float("nan"),
     }

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 
 from instructcell.analysis.measured import MeasuredCells, Rows, checked_rows, groups_of, measured_cells
@@ -118,13 +117,13 @@ def quality(
 
 
 def _metrics(measured: MeasuredCells) -> pd.DataFrame:
-    """Depth, genes and mitochondrial share of each cell, as scanpy counts them, and who is an outlier."""
-    var = pd.DataFrame({"mitochondrial": _is_mitochondrial(measured)}, index=pd.Index(measured.genes))
-    plain = AnnData(measured.counts, obs=pd.DataFrame(index=measured.cells), var=var)
-    found, _ = sc.pp.calculate_qc_metrics(plain, qc_vars=["mitochondrial"], percent_top=None, log1p=False)
-    totals, genes = found["total_counts"].to_numpy(float), found["n_genes_by_counts"].to_numpy(int)
-    share = found["pct_counts_mitochondrial"].to_numpy(float) / 100
-    share = share if var["mitochondrial"].any() else np.full(len(found), np.nan)
+    """Depth, genes and mitochondrial share of each cell, and who is an outlier."""
+    totals, genes = measured.totals, measured.counts.getnnz(axis=1)
+    mitochondrial = np.flatnonzero(_is_mitochondrial(measured))
+    share = np.full(measured.n_cells, np.nan)
+    if len(mitochondrial):
+        held = np.asarray(measured.counts[:, mitochondrial].sum(axis=1, dtype=np.float64)).ravel()
+        share = np.divide(held, totals, out=np.zeros(measured.n_cells), where=totals > 0)
     depth = totals if measured.are_counts else genes.astype(float)
     filled = depth[depth > 0]
     far = _far(np.log1p(genes), FAR) | (_far(np.log1p(totals), FAR) if measured.are_counts else False)
