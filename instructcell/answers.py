@@ -300,8 +300,8 @@ def expression_text(result: Result) -> str:
     for row in facts["genes"]:
         lines.append(
             f"**{row['gene']}** is expressed by {row['expressing']:,} of {row['cells']:,} cells "
-            f"({percent(row['share_of_cells'])}; {titled(facts['cells'])}), mean {row['mean']:.2f} log(1 + counts per "
-            "10,000)."
+            f"({percent(row['share_of_cells'])}; {titled(facts['cells'])}), mean {row['mean']:.2f} "
+            f"{facts['unit']}."
         )
         groups = [group for group in facts["groups"] if group["gene"] == row["gene"] and group["expressing"]]
         groups = sorted(groups, key=lambda group: -group["mean"])[:SHOWN_TYPES]

@@ -20,6 +20,7 @@ from instructcell.workspace import DataFile, Result, Selection
 
 GENES_TOLD = 8  # of each direction of a comparison
 REST = "all other cells"
+UNIT = "log(1 + counts per 10,000)"
 
 
 @tool(Explain, "Why cells were called so, or why not another type: genes for and against, and the runner-up.")
@@ -100,6 +101,7 @@ def expression(box: Toolbox, asked: Expression) -> Steps:
         "not_measured": list(whole.not_measured),
         "unknown": {name: list(near) for name, near in (whole.unknown or {}).items()},
         "read_as": whole.read_as,
+        "unit": UNIT,
     }
     figures = {} if by is None else {"expression": lambda: dots(grouped.table)}
     return Result("expression", facts, {"expression": grouped.table}, figures, file=file.name, selection=selection)
