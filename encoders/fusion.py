@@ -58,9 +58,7 @@ class Fusion(nn.Module):
         """The concatenated dense layers [N, 2H]."""
         text = (text - self.shift_text) / self.scale_text
         expression = (expression - self.shift_expression) / self.scale_expression
-        return torch.cat(
-            [self.activate(self.from_text(text)), self.activate(self.from_expression(expression))], dim=-1
-        )
+        return torch.cat([self.activate(self.from_text(text)), self.activate(self.from_expression(expression))], dim=-1)
 
     def forward(self, text: Tensor, expression: Tensor) -> Tensor:
         return self.output(self.embed(text, expression))

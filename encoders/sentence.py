@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +23,6 @@ HASHED = ("no", "consistent", "per_instance")
 SHUFFLED = ("no", "all", "in_context", "top")
 HASH_LENGTH = 10  # hexadecimal characters of SHA-256
 TOP_SHARE = 0.1  # of the genes in context that the option "top" shuffles
-
-
-class TextModel(Protocol):
-    """What is needed of a `sentence_transformers.SentenceTransformer`: texts -> vectors [n, D] by `encode`."""
-
-    encode: Any
-    tokenizer: Any
-
-    @property
-    def max_seq_length(self) -> int | None:
-        """Tokens that the model reads."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -152,7 +140,7 @@ class CellSentenceEncoder:
 
     def __init__(
         self,
-        model: TextModel,
+        model: Any,
         genes: Sequence[str],
         config: SentenceConfig,
         *,
@@ -257,4 +245,4 @@ def _log_ranks(n: int) -> Tensor:
     return torch.log10(torch.arange(1, n + 1, dtype=torch.float64))
 
 
-__all__ = ["CellSentenceEncoder", "CellSentences", "RankFit", "SentenceConfig", "TextModel", "rank_genes"]
+__all__ = ["CellSentenceEncoder", "CellSentences", "RankFit", "SentenceConfig", "rank_genes"]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 COMMAND_GROUP = "instructcell.commands"
-VERBS = ("chat", "ask", "inspect", "annotate", "embed", "generate", "drug", "markers", "train", "evaluate")
+VERBS = ("chat", "ask", "inspect", "annotate", "embed", "generate", "drug", "markers", "train", "evaluate", "compare")
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Cells: .h5ad, 10x .h5, .csv or .tsv, also gzipped.", show_default=False)

@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from instructcell.literature.frames import FRAMES, GENERATION_FRAME
@@ -19,10 +19,10 @@ CONTEXT = 64  # tokens of the sentence encoder
 
 
 def sentence_model(folder: Path, *, seed: int = 0) -> SentenceTransformer:
-    """A one-layer BERT whose words are the tiny genes, with mean pooling."""
+    """A one-layer BERT whose words are the tiny genes, with mean pooling; words of large spread tell cells apart."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *tiny.tiny_genes(), "genes", "ranked", "by", "expression"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), pre_tokenizers.WhitespaceSplit()
+    backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Split(Regex("[,:; ]+"), "removed")
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -33,7 +33,7 @@ def sentence_model(folder: Path, *, seed: int = 0) -> SentenceTransformer:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=CONTEXT, initializer_range=0.3,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

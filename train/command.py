@@ -1,4 +1,4 @@
-"""`instructcell train` and `instructcell evaluate`."""
+"""`instructcell train`, `instructcell evaluate` and `instructcell compare`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ BACKBONE = Annotated[
     str | None, typer.Option("--backbone", help="Another language model: a folder or hub id, T5 or causal.")
 ]
 
+SMALL = Annotated[bool, typer.Option("--small", help="What two cores carry (recipes of the literature).")]
+
 
 def train(
     recipe: RECIPE = "mini",
@@ -42,15 +44,25 @@ def train(
     output: OUTPUT = None,
     backbone: BACKBONE = None,
     recalibrate: RECALIBRATE = False,
+    small: SMALL = False,
 ) -> None:
     """Train a checkpoint from a recipe; an interrupted run goes on where it stopped.
+
+    Recipes of the literature (emcell, cellama, genept_w, genept_s, screader, scmpt) are measured on held-out cells.
 
     \b
     Example:
       instructcell train mini --data data
       instructcell train mini --data data --recalibrate -o checkpoints/mini
       instructcell train mini --backbone Qwen/Qwen3-0.6B -o checkpoints/qwen
+      instructcell train emcell --small --data data
+      accelerate launch --config_file train/accelerate/ddp.yaml -m instructcell.cli train emcell --data data
     """
+    from train.literature.recipe import is_literature
+
+    if is_literature(recipe):
+        _train_literature(recipe, data, runs, output, backbone, small)
+        return
     from instructcell.checkpoint import SHIPPED
     from instructcell.errors import ConfigError
     from train.build import Run
@@ -93,6 +105,22 @@ def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
     refuse_another_recipe(checkpoint.labels, {cells.name: cells for cells in datasets})
     figures = recalibrate(checkpoint.path, datasets, seed=recipe.seed)
     typer.echo(f"{checkpoint.path}: " + ", ".join(f"{name} {figure:g}" for name, figure in figures.items()))
+
+
+def _train_literature(
+    recipe: str, data: Path | None, runs: Path, output: Path | None, backbone: str | None, small: bool
+) -> None:
+    """A system of the literature, from its recipe to its figures."""
+    from train.datasets import find_data
+    from train.literature.recipe import load_literature_recipe
+    from train.literature.train import run_recipe
+
+    settings = load_literature_recipe(recipe)
+    if backbone:
+        settings = settings.with_backbone(backbone)
+    folder = output or runs / (f"{settings.output}-small" if small else settings.output)
+    run_recipe(settings, find_data(data), runs, folder=folder, small=small, say=typer.echo)
+    typer.echo(f"What was trained, and its figures, are in {folder}.")
 
 
 MODEL = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
@@ -158,6 +186,45 @@ def evaluate(
         return
     report = report or runs / settings.output / "evaluation.html"
     _write(checkpoint, settings, carry_over(result, checkpoint.path), report)
+
+
+def compare(
+    recipe: Annotated[str, typer.Argument(help="`compare`, which ships, or a YAML file.")] = "compare",
+    data: DATA = None,
+    runs: RUNS = Path("runs"),
+    docs: Annotated[Path, typer.Option("--docs", help="Folder of comparison.md and its pictures.")] = Path("docs"),
+    peers: PEERS = False,
+    json: JSON = False,
+) -> None:
+    """Measure every system of the literature and the baselines on the same cells; write docs/comparison.md.
+
+    Figures are kept one by one in RUNS/compare: a run that was interrupted, or got one more system, measures the rest.
+
+    \b
+    Example:
+      instructcell compare recipes/compare.yaml --data data
+      instructcell compare --peers
+    """
+    from instructcell.checkpoint import load_checkpoint
+    from train.datasets import find_data
+    from train.evaluate import to_json
+    from train.evaluation.bench import Bench
+    from train.evaluation.peers import find_environment
+    from train.literature.compare import Comparison, load_compare
+    from train.literature.report import write_comparison
+    from train.recipe import load_recipe
+
+    def say(text: str) -> None:
+        typer.echo(text, err=json)
+
+    wanted = load_compare(recipe)
+    environment = find_environment() if peers else None
+    bench = Bench(load_checkpoint(wanted.checkpoint), load_recipe(wanted.recipe), find_data(data), say=say, runs=runs)
+    result = Comparison(wanted, bench, runs / "compare", say=say, peers=environment).run()
+    if json:
+        typer.echo(to_json(result))
+    else:
+        typer.echo(f"The comparison is {write_comparison(result, docs)}.")
 
 
 def _write(checkpoint: Checkpoint, recipe: Recipe, result: dict[str, Any], report: Path) -> None:

@@ -22,7 +22,7 @@ from encoders import CellSentences, RankFit, SentenceConfig
 from instructcell.batches import AS_FOUND, Reading
 from instructcell.errors import LabelError, LanguageModelError
 from instructcell.literature.frames import ask_cell, ask_type
-from instructcell.literature.language import load_causal_lm, require_context, score_options
+from instructcell.literature.language import load_causal_lm, require_context, score_options, to_device
 from instructcell.literature.reading import read_named
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ class CellSentenceSettings:
                 "`instructcell train emcell --backbone FOLDER`"
             )
         content = json.loads(path.read_text(encoding="utf-8"))
-        fit = content.pop("rank_fit")
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        return cls(**lists, rank_fit=RankFit(**fit) if fit else None)
+        fit = content["rank_fit"]
+        return cls(
+            tuple(content["labels"]),
+            int(content["n_genes"]),
+            tuple(content["genes"]),
+            RankFit(**fit) if fit else None,
+        )
 
 
 class CellSentenceLM:
@@ -83,8 +87,7 @@ class CellSentenceLM:
         """
         settings = CellSentenceSettings.load(folder)
         model, tokenizer = load_causal_lm(folder)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model, tokenizer, settings)
+        return cls(to_device(model, device), tokenizer, settings)
 
     def annotate(
         self, adata: AnnData, *, labels: Sequence[str] | None = None, reading: Reading = AS_FOUND
@@ -93,9 +96,7 @@ class CellSentenceLM:
         cells = read_named(adata, reading)
         words = CellSentences(cells.genes, SentenceConfig(self.settings.n_genes))
         rows = [
-            row
-            for counts in cells.pieces()
-            for row in self.name(words(counts), labels=labels, species=cells.species)
+            row for counts in cells.pieces() for row in self.name(words(counts), labels=labels, species=cells.species)
         ]
         return pd.DataFrame(rows, columns=["cell_type", "confidence"], index=adata.obs_names)
 
@@ -147,9 +148,7 @@ class CellSentenceLM:
         texts = self.tokenizer.batch_decode(made[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.split()[:n_genes] for text in texts]
 
-    def generate(
-        self, label: str, n: int, *, species: str = "", temperature: float = 1.0, seed: int = 0
-    ) -> AnnData:
+    def generate(self, label: str, n: int, *, species: str = "", temperature: float = 1.0, seed: int = 0) -> AnnData:
         """New cells of a type as expression: sentences, turned back by the line from rank to expression.
 
         X holds counts per 10,000 over the model's genes; obs says how many words of a sentence named no gene.

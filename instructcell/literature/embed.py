@@ -1,8 +1,8 @@
 """`ic.tl.embed(adata, encoder=...)`: what an encoder of the literature makes of every cell, written into obsm.
 
-    sentence    the cell's genes by rank, as a sentence, to a text encoder                     X_sentence
-    gene_text   the mean of what is written about its genes, weighted by expression            X_gene_text
-    fusion      the sentence beside the expression encoder, or beside any obsm of the user     X_fusion
+sentence    the cell's genes by rank, as a sentence, to a text encoder                     X_sentence
+gene_text   the mean of what is written about its genes, weighted by expression            X_gene_text
+fusion      the sentence beside the expression encoder, or beside any obsm of the user     X_fusion
 """
 
 from __future__ import annotations

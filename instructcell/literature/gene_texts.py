@@ -1,6 +1,6 @@
 """What is known of each gene, as a text, and its vector; a gene is embedded once and its vector kept.
 
-    shipped gene table, or any NCBI-style table by path -> texts -> text encoder -> vectors [G, D], cached by text
+shipped gene table, or any NCBI-style table by path -> texts -> text encoder -> vectors [G, D], cached by text
 """
 
 from __future__ import annotations

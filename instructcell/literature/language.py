@@ -46,7 +46,7 @@ class LocalLanguageModel:
 
     def __init__(self, folder: str | Path, device: str | torch.device | None = None) -> None:
         self.model, self.tokenizer = load_causal_lm(folder)
-        self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        to_device(self.model, device).eval()
         self.name = Path(folder).name
 
     def choose(self, prompt: str, options: Sequence[str]) -> int:
@@ -164,6 +164,12 @@ def load_causal_lm(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedToken
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return AutoModelForCausalLM.from_pretrained(folder), tokenizer
+
+
+def to_device(model: PreTrainedModel, device: str | torch.device | None = None) -> PreTrainedModel:
+    """The model where it is wanted, by default on the GPU where there is one."""
+    chosen: Any = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(chosen)
 
 
 def context_of(model: PreTrainedModel) -> int | None:

@@ -41,9 +41,7 @@ class NamedCells:
     def pieces(self, rows: np.ndarray | None = None, at_once: int = CELLS_AT_ONCE) -> Iterator[Tensor]:
         """Counts [n, G] on a linear scale of the chosen cells, `at_once` cells at a time."""
         rows = np.arange(self.n_cells) if rows is None else rows
-        for piece in aligned_pieces(
-            self.adata, self.genes, self.report, rows, at_once=at_once, reading=self.reading
-        ):
+        for piece in aligned_pieces(self.adata, self.genes, self.report, rows, at_once=at_once, reading=self.reading):
             yield dense(piece)
 
 

@@ -1,7 +1,7 @@
 """Trained classifiers of the literature in folders: scMPT's fusion, and the gene reader (scReader, GenePT).
 
-    config.json          kind, sizes, labels, and what the inputs were made with
-    model.safetensors    what training changed; text encoders and language models stay where they are
+config.json          kind, sizes, labels, and what the inputs were made with
+model.safetensors    what training changed; text encoders and language models stay where they are
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def build_reader(
     texts = gene_texts(genes, gene_table)
     vectors = gene_vectors(texts, load_text_encoder(text_encoder), cache=cache)
     matrix = torch.from_numpy(np.stack(list(vectors.values())))
-    config = GeneReaderConfig(
-        n_vector=matrix.shape[1], n_classes=len(labels), with_lm=backbone is not None, **sizes
-    )
+    config = GeneReaderConfig(n_vector=matrix.shape[1], n_classes=len(labels), with_lm=backbone is not None, **sizes)
     lm, asked = None, []
     if backbone is not None:
         whole, tokenizer = load_causal_lm(backbone)
