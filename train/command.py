@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from instructcell.checkpoint import Checkpoint
+    from train.datasets import LabelledCells
     from train.recipe import Recipe
 
 RECIPE = Annotated[str, typer.Argument(help="A recipe that ships (mini) or a YAML file.")]
@@ -90,6 +93,7 @@ def train(
     folder = output or SHIPPED / settings.output
     run.save(folder, calibration, readout)
     calibrate_again(folder, run.datasets, seed=settings.seed)
+    _balance_drugs(folder, run.datasets, settings.seed)
     typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
 
 
@@ -104,7 +108,16 @@ def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
     datasets = load_datasets(recipe, data, checkpoint.processor.genes)
     refuse_another_recipe(checkpoint.labels, {cells.name: cells for cells in datasets})
     figures = recalibrate(checkpoint.path, datasets, seed=recipe.seed)
+    _balance_drugs(checkpoint.path, datasets, recipe.seed)
     typer.echo(f"{checkpoint.path}: " + ", ".join(f"{name} {figure:g}" for name, figure in figures.items()))
+
+
+def _balance_drugs(folder: Path, datasets: Sequence[LabelledCells], seed: int) -> None:
+    """Put an offset for every drug into calibration.json."""
+    from instructcell.checkpoint import load_checkpoint
+    from train.drug_offsets import fit_offsets, write_offsets
+
+    write_offsets(folder, fit_offsets(load_checkpoint(folder), datasets, seed=seed, say=typer.echo))
 
 
 def _train_literature(

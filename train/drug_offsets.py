@@ -4,7 +4,7 @@
 
 A model may rank the cells of a drug well and still call all of them sensitive. The offset moves the threshold and
 leaves the ranking, and so the AUROC, as it is. It is written as `drug_offsets` into the checkpoint's calibration.json;
-run it after training and before `instructcell evaluate`.
+`instructcell train` fits it at its end, and `--recalibrate` again.
 """
 
 from __future__ import annotations
