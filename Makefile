@@ -18,8 +18,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python;
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-conversations bench-literature \
-	bench-million bench-fuzz bench-peers install clean
+.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-conversations bench-literature bench-million bench-fuzz bench-peers install clean
 
 help: ## List the targets and the variables
 	@echo "InstructCell: ask single cells questions in plain language."

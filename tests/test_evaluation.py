@@ -112,6 +112,7 @@ def test_every_task_that_ships_is_read_and_names_files_and_columns_of_the_mini_r
 def test_only_tasks_that_take_seconds_run_by_default():
     assert not any(is_slow(task) for task in load_tasks().values())
     assert {kind for kind, task in load_tasks(slow=True).items() if is_slow(task)} == {
+        "bulk",
         "leave_studies_out",
         "leave_types_out",
     }
