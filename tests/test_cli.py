@@ -126,6 +126,22 @@ def test_annotate_writes_types_and_leaves_the_cells_as_they_were(
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["annotated.h5ad", "cells.h5ad"]
 
 
+def test_annotate_by_a_column_names_its_clusters_and_context_can_be_left_out(
+    run: Run, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    synthetic_adata.obs["leiden"] = ["0", "1"] * (synthetic_adata.n_obs // 2)
+    synthetic_adata.write_h5ad(tmp_path / "clusters.h5ad")
+    command = ("annotate", tmp_path / "clusters.h5ad", "--model", tiny_checkpoint, "--by", "leiden", "--no-context")
+    document = json.loads(run(*command, "--json").stdout)
+    assert [row["cluster"] for row in document["clusters"]] == ["0", "1"]
+    assert sum(row["cells"] for row in document["clusters"]) == synthetic_adata.n_obs
+    assert document["context"] == []
+    shown = run(*command)
+    assert "clusters of leiden" in shown.stdout
+    refused = run(*command[:-2], "donor")
+    assert refused.exit_code == 2 and "found no column 'donor' in obs" in refused.stderr
+
+
 def test_annotate_without_output_writes_nothing_and_says_so(
     run: Run, cells: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The file as context, unseen types, broader types and clusters: made-up probabilities, and a tiny random checkpoint."""
+"""The file as context, unseen types, broader types, clusters: made-up probabilities and a tiny random checkpoint."""
 
 from __future__ import annotations
 
