@@ -139,7 +139,8 @@ def technology(
     counts = measured.sum(axis=0)
     offset = (deviation * measured).sum(axis=0) / np.maximum(counts, 1)
     variance = ((deviation - offset) ** 2 * measured).sum(axis=0) / np.maximum(counts - 1, 1)
-    return offset, np.where(counts > 1, variance, np.median(variance[counts > 1]))
+    usual = np.median(variance[counts > 1]) if (counts > 1).any() else offset**2  # of one study nothing can be told
+    return offset, np.where(counts > 1, variance, usual)
 
 
 def study_deviation(

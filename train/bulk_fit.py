@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, lapack
 from scipy.stats import norm, rankdata
 
 from instructcell.bulk import gaussian_kernel
@@ -151,26 +150,26 @@ def ridge_predictions(
     """
     mean = expression.mean(axis=0)
     length = np.sqrt(((expression - mean) ** 2).sum(axis=1).mean())
-    lines, new = (expression - mean) / length, (others - mean) / length
+    lines, new = ((values - mean).astype(np.float64) / length for values in (expression, others))
     kernel, across = lines @ lines.T, new @ lines.T
+    inverses = [np.linalg.inv(kernel + ridge * np.eye(len(kernel))) for ridge in ridges]
     found = np.full((len(others), sensitivity.shape[1]), np.nan, np.float32)
     for drug in range(sensitivity.shape[1]):
-        known = np.flatnonzero(np.isfinite(sensitivity[:, drug]))
+        known = np.isfinite(sensitivity[:, drug])
         centre = float(sensitivity[known, drug].mean())
-        weights = _best_ridge(kernel[np.ix_(known, known)], sensitivity[known, drug] - centre, ridges)
+        fits = [_dual_weights(inverse, known, sensitivity[known, drug] - centre) for inverse in inverses]
+        weights, _ = min(fits, key=lambda fit: fit[1])
         found[:, drug] = centre + across[:, known] @ weights
     return found
 
 
-def _best_ridge(kernel: np.ndarray, target: np.ndarray, ridges: tuple[float, ...]) -> np.ndarray:
-    """Dual weights [L] of the penalty that predicts each line best from the others."""
-    best, least = np.zeros_like(target), np.inf
-    for ridge in ridges:
-        factor, lower = cho_factor(kernel + ridge * np.eye(len(kernel), dtype=kernel.dtype), lower=True)
-        inverse = np.tril(lapack.get_lapack_funcs("potri", (factor,))(factor, lower=lower)[0])
-        inverse = inverse + np.tril(inverse, -1).T
-        weights = inverse @ target
-        error = float(((weights / np.diag(inverse)) ** 2).mean())
-        if error < least:
-            best, least = weights, error
-    return best
+def _dual_weights(inverse: np.ndarray, known: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    """Dual weights on the known lines and their leave-one-out error, from the inverse [L, L] over all lines.
+
+    The inverse over the known ones is a Schur complement, which is cheap where few are missing.
+    """
+    inside, between = inverse[np.ix_(known, known)], inverse[np.ix_(known, ~known)]
+    outside = np.linalg.solve(inverse[np.ix_(~known, ~known)], between.T)  # [missing, known]
+    weights = inside @ target - between @ (outside @ target)
+    diagonal = np.diag(inside) - np.einsum("km,mk->k", between, outside)
+    return weights, float(((weights / diagonal) ** 2).mean())

@@ -9,6 +9,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
+from train.bulk_report import bulk_lines, update_drugs
 from train.card import (
     HEADLINE,
     annotation_table,
@@ -45,6 +46,7 @@ def results_markdown(evaluation: dict[str, Any], *, everything: bool = False) ->
         *_unknown(evaluation, drawn),
         *_generation(evaluation, drawn),
         *_drug(evaluation),
+        *_bulk(evaluation),
         *_clusters(evaluation),
         *_context(evaluation),
         *_phrasing(evaluation, drawn),
@@ -271,6 +273,12 @@ def realism_table(found: dict[str, Any]) -> list[str]:
     return [intro, "", head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
+def _bulk(evaluation: dict[str, Any]) -> list[str]:
+    if "bulk" not in evaluation:
+        return []
+    return ["### Any drug of the cell-line screens (bulk-to-cell, GDSC)", "\n".join(bulk_lines(evaluation["bulk"]))]
+
+
 def _drug(evaluation: dict[str, Any]) -> list[str]:
     if "drug" not in evaluation:
         return ["## Drug response", "Not run."]
@@ -426,6 +434,8 @@ def write_results(evaluation: dict[str, Any], docs: Path) -> Path:
     kept = before.partition(BY_HAND)[2] if BY_HAND in before else "\n"
     path.write_text(f"{text}\n{BY_HAND}{kept}", encoding="utf-8")
     used = set(re.findall(rf"\]\({PICTURES}/([\w.-]+)\)", text + kept))
+    if "bulk" in evaluation:
+        update_drugs(docs / "drugs.md", evaluation["bulk"])
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawing in pictures(evaluation).items():
         if f"{name}.svg" in used:
