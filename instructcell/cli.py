@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from instructcell.batches import Reading
     from instructcell.bulk_response import BulkDrugResult
     from instructcell.events import Event
+    from instructcell.session import Session
     from instructcell.tasks import DrugResult
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 COMMAND_GROUP = "instructcell.commands"
-VERBS = ("chat", "ask", "inspect", "annotate", "embed", "generate", "drug", "markers", "train", "evaluate", "compare")
+VERBS = (
+    "chat", "ask", "inspect", "annotate", "embed", "generate", "drug", "markers", "mcp", "train", "evaluate", "compare"
+)  # fmt: skip
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Cells: .h5ad, 10x .h5, .csv or .tsv, also gzipped.", show_default=False)
@@ -61,6 +64,10 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue an interrupted run with the same input, output and options.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+Llm = Annotated[
+    str | None,
+    typer.Option("--llm", help="Speak through this chat model: provider:model, or the address of a local server."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
 
@@ -129,6 +136,7 @@ def ask(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write generated cells here (.h5ad).")] = None,
     model: Model = "mini",
+    llm: Llm = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -144,10 +152,8 @@ def ask(
         raise typer.BadParameter(f"{question} is a file; put a question after it")
     if output is not None:
         check_output(output, inputs=[file] if file else [], force=force)
-    from instructcell.session import Session
-
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    session = Session(_read(file, terminal) if file else None, checkpoint=model)
+    session = open_session(_read(file, terminal) if file else None, model=model, llm=llm)
     with terminal.progress("thinking"):
         answer = _follow(session.send(question), terminal)
     if answer.failure:
@@ -155,6 +161,35 @@ def ask(
     if answer.generated is not None:
         _keep(answer.generated, output, terminal)
     terminal.document({"file": file, "question": question, **answer.to_dict()})
+
+
+def open_session(adata: AnnData | None = None, *, model: str = "mini", llm: str | None = None) -> Session:
+    """The built-in session, or one that speaks through a chat model."""
+    from instructcell.session import Session
+
+    if llm is None:
+        return Session(adata, checkpoint=model)
+    from instructcell.interop.agent import AgentSession
+
+    return AgentSession(adata, llm=llm, checkpoint=model)
+
+
+@app.command("mcp", epilog=_example("instructcell mcp cells.h5ad --folder data"))
+def serve_mcp(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Cells to open with.", show_default=False)
+    ] = None,
+    model: Model = "mini",
+    folder: Annotated[Path, typer.Option("--folder", help="Where the assistant may open files.")] = Path("."),
+) -> None:
+    """Serve the tools to an assistant over the Model Context Protocol (stdin and stdout)."""
+    try:
+        from instructcell.interop.mcp import serve
+    except ImportError as error:
+        raise InstructCellError(
+            f"the package 'mcp' is not installed ({error}); run: pip install 'instructcell[mcp]'"
+        ) from error
+    serve(files or (), checkpoint=model, folder=folder)
 
 
 @app.command("inspect", epilog=_example("instructcell inspect cells.h5ad"))
@@ -312,9 +347,7 @@ def embed(
     terminal = Terminal(as_json=as_json, quiet=quiet)
     reading = Reading(layer, scale, species, gene_column, few_genes_ok)
     with terminal.progress(f"reading {file.name}") as progress:
-        embedding = stream.embed(
-            file, output, checkpoint=model, reading=reading, resume=resume, progress=progress
-        )
+        embedding = stream.embed(file, output, checkpoint=model, reading=reading, resume=resume, progress=progress)
     _say_where(output, terminal)
     n_cells, width = embedding.shape
     terminal.text(f"{n_cells:,} cells, {width} numbers each, in obsm X_instructcell")
