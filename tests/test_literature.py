@@ -36,6 +36,7 @@ from instructcell.literature.reading import read_named
 from instructcell.literature.rerank import ask_types, marker_quiz, rerank
 from instructcell.literature.text_encoder import load_text_encoder
 from instructcell.literature.trained import TrainedFusion, build_reader, load_fusion, load_reader
+from instructcell.toolbox import Toolbox
 
 LABELS = tuple(tiny.MARKERS)
 
@@ -137,7 +138,7 @@ def test_an_unknown_encoder_is_refused_with_the_known_ones(cells: ad.AnnData) ->
 
 
 def test_the_record_says_which_encoder_saw_what_and_survives_a_file(
-    encoder: SentenceTransformer, cells: ad.AnnData, tmp_path: Path
+    encoder: SentenceTransformer, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     adata = tiny.make_adata(12)
     assert "No encoder" in describe_encoders(adata)
@@ -149,6 +150,9 @@ def test_the_record_says_which_encoder_saw_what_and_survives_a_file(
     assert again.uns[RECORD]["X_sentence"]["sentence_hash_genes"] == "consistent"
     said = describe_encoders(again)
     assert "X_sentence" in said and "in order of expression" in said and "descriptions of the genes" in said
+    box = Toolbox(checkpoint=tiny_checkpoint)
+    box.open(tmp_path / "cells.h5ad")
+    assert box.run("describe").facts["encoders"] == said
 
 
 def test_the_installed_text_encoder_tells_cells_of_the_demo_apart() -> None:

@@ -25,6 +25,8 @@ VALUES_SHOWN, COLUMNS_SHOWN = 6, 20
 @tool(OfFile, "Describe a file: size, species, matrix and scale, genes the model knows, columns of obs, warnings.")
 def describe(box: Toolbox, asked: OfFile) -> Steps:
     """The doctor's report and the columns of obs."""
+    from instructcell.literature.embed import RECORD, describe_encoders
+
     file = box.workspace.require(asked.file)
     own = [name for name in file.adata.obs.columns if not str(name).startswith("instructcell_")]
     report = file.report
@@ -41,7 +43,11 @@ def describe(box: Toolbox, asked: OfFile) -> Steps:
         "n_columns": len(own),
         "report": report.to_markdown(),
     }
-    return Result("describe", facts, tables={"dataset": card(file)}, notes=(report.to_markdown(),), file=file.name)
+    notes = [report.to_markdown()]
+    if RECORD in file.adata.uns:  # embeddings of other encoders than the checkpoint's
+        facts["encoders"] = describe_encoders(file.adata)
+        notes.append(facts["encoders"])
+    return Result("describe", facts, tables={"dataset": card(file)}, notes=tuple(notes), file=file.name)
     yield
 
 
