@@ -92,11 +92,13 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
     if bool(failed) != bool(turn.get("failed", False)):
         found.append(f"failed: {failed}" if failed else "did not fail")
     main = [result for result in told.results if result.tool in _listed(turn.get("tool"))] or told.results
-    for name, key in (("cells", "cells"), ("made", "n")):
-        if name in turn:
-            values = [str(result.facts.get(key, "")) for result in main]
-            right = any(str(turn[name]).lower() == value.lower() if name == "made" else str(turn[name]).lower() in value.lower() for value in values)
-            found += [] if right else [f"{name} are {values}, not {turn[name]!r}"]
+    if "cells" in turn:
+        called = [str(result.facts.get("cells", "")) for result in main]
+        right = any(str(turn["cells"]).lower() in name.lower() for name in called)
+        found += [] if right else [f"the cells are {called}, not {turn['cells']!r}"]
+    if "made" in turn:
+        made = [result.facts.get("n") for result in main]
+        found += [] if turn["made"] in made else [f"made {made}, not {turn['made']}"]
     for key, wanted in turn.get("facts", {}).items():
         values = [result.facts.get(key) for result in main]
         found += [] if wanted in values else [f"{key} is {values}, not {wanted!r}"]
@@ -106,7 +108,8 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
     for kind in _listed(turn.get("gives")):
         found += [] if any(isinstance(event, GIVES[kind]) for event in events) else [f"gives no {kind}"]
     if told.results:
-        found += [f"states {claim!r}, which no tool returned" for claim in unsupported(told.answer, told.results, told.question)]
+        claims = unsupported(told.answer, told.results, told.question)
+        found += [f"states {claim!r}, which no tool returned" for claim in claims]
     return found
 
 

@@ -176,8 +176,8 @@ def explain_text(result: Result) -> str:
             lines.append(f"- {words}: {_shares(genes) if role != 'missing' else ', '.join(g['gene'] for g in genes)}.")
     lines += [f"- Markers: {note}" for note in result.notes[1:]]
     lines.append(
-        "\nThe genes were found by attribution through the encoder and checked by leaving each out; the table has their "
-        "effect and the source of each marker."
+        "\nThe genes were found by attribution through the encoder and checked by leaving each out; the table has "
+        "their effect and the source of each marker."
     )
     return "\n".join(lines) + "\n"
 
@@ -239,9 +239,8 @@ def quality_text(result: Result) -> str:
 def cluster_text(result: Result) -> str:
     """The clusters with the type that most of their cells were called."""
     facts = result.facts
-    lines = [
-        f"**{facts['n_clusters']} clusters** of {facts['n_cells']:,} cells (Leiden, resolution {facts['resolution']:g}):\n"
-    ]
+    made = f"Leiden, resolution {facts['resolution']:g}"
+    lines = [f"**{facts['n_clusters']} clusters** of {facts['n_cells']:,} cells ({made}):\n"]
     for row in facts["clusters"]:
         mostly = f", mostly {row['mostly']} ({percent(row['share_of_cluster'])})" if row.get("mostly") else ""
         lines.append(f"- cluster {row['cluster']}: {row['cells']:,} cells ({percent(row['share'])}){mostly}")
@@ -359,8 +358,9 @@ def generated_text(result: Result) -> str:
         back = f"Read back, {share} of {facts['n_read_back']} are called {facts['cell_type']}. Seed {facts['seed']}."
     return (
         f"Generated **{facts['n']:,} pseudo-cells: {facts['cell_type']}**"
-        f"{f' ({sample})' if sample else ''}{like}, integer counts over {facts['n_genes']:,} genes, median library size "
-        f"{facts['median_library_size']:,}, median {facts['median_genes']:,} genes per cell. {back}\n\n"
+        f"{f' ({sample})' if sample else ''}{like}, integer counts over {facts['n_genes']:,} genes, "
+        f"median library size {facts['median_library_size']:,}, median {facts['median_genes']:,} genes per cell. "
+        f"{back}\n\n"
         "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
         "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
     )
@@ -386,8 +386,8 @@ def realness_text(result: Result) -> str:
     return (
         f"{lead}\n\n- distance (MMD) to the real cells {facts['mmd']:.3f}, between two halves of the real cells "
         f"{facts['mmd_floor']:.3f}: {facts['mmd_ratio']:.1f} times\n"
-        f"- zeros: {percent(facts['zero_fraction'])} generated, {percent(facts['zero_fraction_real'])} real{correlation}"
-        f"{counts}\n\nCompared over {facts['n_genes']:,} genes; the map shows both.\n"
+        f"- zeros: {percent(facts['zero_fraction'])} generated, {percent(facts['zero_fraction_real'])} real"
+        f"{correlation}{counts}\n\nCompared over {facts['n_genes']:,} genes; the map shows both.\n"
     )
 
 
@@ -423,8 +423,9 @@ def rank_text(result: Result) -> str:
         for row in facts["drugs"]
     ]
     return "\n".join(lines) + (
-        "\n\nEach drug was learned from cells of its own studies (in the table), so that probabilities of two drugs are "
-        "not on one scale. It is a graded prediction from expression, for research; it is not a treatment decision.\n"
+        "\n\nEach drug was learned from cells of its own studies (in the table), so that probabilities of two drugs "
+        "are not on one scale. It is a graded prediction from expression, for research; it is not a treatment "
+        "decision.\n"
     )
 
 

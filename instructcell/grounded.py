@@ -60,8 +60,7 @@ def _shows(written: str, value: float, *, percentage: bool) -> bool:
         return f"{100 * value:.{decimals}f}" == written or percent(value, decimals=decimals).split()[0] == written
     if "e" in written.lower():
         return math.isclose(float(written), value, rel_tol=0.06)
-    number = float(written)
-    return f"{value:.{decimals}f}" == written or f"{abs(value):.{decimals}f}" == written or f"{value:.2g}" == f"{number:.2g}" == written
+    return written in {f"{value:.{decimals}f}", f"{abs(value):.{decimals}f}", f"{value:.2g}"}
 
 
 def _names(stated: str, text: str) -> list[str]:
@@ -71,7 +70,7 @@ def _names(stated: str, text: str) -> list[str]:
     genes, types = {mention.id for mention in book.genes(text)}, {mention.id for mention in book.cell_types(text)}
     found = [mention.written for mention in book.genes(stated) if mention.id not in genes]
     found += [mention.written for mention in book.cell_types(stated) if mention.id not in types]
-    return [name for name in found if name.lower() not in low]
+    return [name for name in found if name.lower() not in low and any(map(str.isalpha, name))]
 
 
 def _texts(results: Iterable[Result]) -> Iterator[str]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
+from rapidfuzz import fuzz, process
 
 from instructcell import slots
 from instructcell.drugs import DrugMention, DrugSet
@@ -26,7 +28,7 @@ from instructcell.resources import RESOURCES
 from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
 from instructcell.retrieval.names import Mention, load_name_book
 from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256
-from instructcell.toolbox.arguments import ALL, UNSURE, Cells
+from instructcell.toolbox.arguments import ALL, Cells
 from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.data import groupings
 
@@ -46,6 +48,7 @@ VECTORS = RESOURCES / "index" / "intents.npz"
 NEIGHBOURS = 8  # exemplars that vote
 SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
 FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
+SPELLED = 75  # rapidfuzz ratio from which an unknown word is a known one with a typing error
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 
 NUMBER_WORDS = {
@@ -176,7 +179,29 @@ class Router:
     ) -> None:
         self.encoder = encoder
         self.intents = np.asarray([intent for intent, _ in exemplars])
+        self.texts = [text for _, text in exemplars]
         self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
+
+    def spelled(self, text: str) -> str:
+        """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
+        return re.sub(r"[A-Za-z]{3,}", lambda match: self._known_word(match[0]), text)
+
+    def _known_word(self, word: str) -> str:
+        low = word.lower()
+        if low in self._vocabulary or word.isupper():
+            return word
+        near = process.extractOne(low, self._common, scorer=fuzz.ratio, score_cutoff=SPELLED)
+        return word if near is None else near[0]
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        """Words of the exemplars with how often they occur."""
+        return Counter(re.findall(r"[a-z]+", " ".join(self.texts).lower()))
+
+    @cached_property
+    def _common(self) -> list[str]:
+        """Words that occur more than once: a typing error in an exemplar is none of them."""
+        return [word for word, n in self._vocabulary.most_common() if n > 1 and len(word) > 2]
 
     def votes(self, text: str) -> list[tuple[str, float]]:
         """Intents with their share of the vote, the strongest first."""
@@ -255,8 +280,9 @@ def understand(
     made
         Whether there are pseudo-cells to talk about.
     """
+    text = re.sub(r"\bcel(s?)\b", r"cell\1", text)  # mistyped; CEL in capitals is a gene
     names = load_name_book()
-    types, genes = names.cell_types(text), names.genes(text)
+    types, genes = names.cell_types(text), _genes(text, obs)
     named_drugs = find_drugs(text, drugs, [(mention.start, mention.end) for mention in (*types, *genes)])
     taken = [(mention.start, mention.end) for mention in types]
     taken += [(mention.start, mention.end) for mention in named_drugs]
@@ -271,8 +297,8 @@ def understand(
         type_name=_type_name(cell_type, types),
         labels=find_choices(text, labels),
         drugs=named_drugs,
-        gene=find_gene(text),
-        genes=slots.genes_of(text),
+        gene=genes[0].id if genes else None,
+        genes=tuple(dict.fromkeys(mention.id for mention in genes)),
         n=n,
         library_size=library_size,
         seed=seed,
@@ -287,12 +313,19 @@ def understand(
         column=column,
         file=slots.find_file(text, files),
     )
-    votes = router.votes(_generic(text, request))
-    follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= 3)
+    votes = router.votes(_generic(text, request, router.spelled))
+    short = 3 if request.cells is None else 5  # "the last 10 cells?" goes on as well
+    follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= short)
     decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
     if decided.intent in (COMPARE, COMPARE_DRUG):
         decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
     return decided
+
+
+def _genes(text: str, obs: pd.DataFrame | None) -> list[Mention]:
+    """Genes that a text names, but for words that are values of the data: "ctrl" is a condition before it is CTRL."""
+    values = set() if obs is None else {value.lower() for each in groupings(obs).values() for value in each.unique()}
+    return [gene for gene in load_name_book().genes(text) if gene.written.lower() not in values]
 
 
 def _type_name(label: Label | None, types: Sequence[Mention]) -> str:
@@ -341,6 +374,8 @@ def _decide(
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
     if any(mention.drug is not None for mention in request.drugs) and best not in (GENE, HELP, COMPARE_DRUG):
         best, clear = DRUG, True
+        if last is not None and last.intent == DRUG and request.cells is None and not request.type_name:
+            request = replace(request, points_back=True)  # "and PLX4720?" is about the same cells
     elif last is not None and (continued := _continue(request, last)) is not None:
         return _filled(continued)
     if best == ANNOTATE and request.selection is not None:
@@ -355,6 +390,9 @@ def _decide(
         best, clear = ANNOTATE, True
     if best in (EXPRESSION, FIND, COMPARE) and not loaded and (request.gene or named):
         best, clear = (MARKERS if named else GENE), True
+    if loaded and request.cells is not None and best in (COMPARE, SELECT) and not slots.COMPARES.search(request.text):
+        asks = best == COMPARE or slots.SHOWS_CELLS.search(request.text)
+        best, clear = (SUBSET, True) if asks else (best, clear)
     pair = {best, second[0]}
     if not clear and (pair == {ANNOTATE, SUBSET} or share >= 0.5):
         clear = True
@@ -390,7 +428,22 @@ def _command(request: Request, best: str, last: Request | None, *, loaded: bool,
     ):
         return None
     known_drug = any(mention.drug is not None for mention in request.drugs)
-    for settle in (_why, _offering, _about_pseudo, _about_drugs, _making, _about_genes, _choosing, _comparing):
+    if last is not None and (
+        (last.intent == EXPRESSION and request.genes and not slots.COUNTS.search(text))
+        or (last.intent == GENERATE and request.n is not None and not request.genes and request.cells is None)
+    ):
+        return None  # a follow-up of the request before
+    for settle in (
+        _why,
+        _judging,
+        _offering,
+        _about_pseudo,
+        _about_drugs,
+        _making,
+        _about_genes,
+        _choosing,
+        _comparing,
+    ):
         found = settle(request, best, loaded=loaded, made=made, known_drug=known_drug)
         if found is not None:
             return found
@@ -401,6 +454,11 @@ def _why(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
     about = request.type_name or request.cells is not None or _points_at(request) or len(request.text.split()) <= 4
     asks = slots.WHY.search(request.text) or (slots.WHY_NOT.search(request.text) and request.type_name)
     return EXPLAIN if loaded and asks and about and not request.drugs and not request.gene else None
+
+
+def _judging(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    """ "Run QC on the first 30 cells", but not "how good are the pseudo-cells?" """
+    return QUALITY if slots.QUALITY.search(request.text) and not slots.MAKES.search(request.text) else None
 
 
 def _offering(request: Request, best: str, **_: bool) -> str | None:
@@ -453,6 +511,9 @@ def _making(request: Request, best: str, *, loaded: bool, **_: bool) -> str | No
 
 def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
     """ "How many of those express GZMB?"; cells that express a gene are chosen by it, if that is what is asked."""
+    written = {mention.written.lower() == mention.id.lower() for mention in load_name_book().genes(request.text)}
+    if best == FIND and written == {False}:  # "cells that secrete insulin"
+        return None
     if not loaded or not request.genes or re.search(r"\bmark(?:s|ers?)\b", request.text, re.IGNORECASE):
         return None
     if best == MAP or (request.on_map and not slots.COUNTS.search(request.text)):
@@ -469,18 +530,9 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
 
 
 def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
-    if not loaded or best in (
-        EXPLAIN,
-        RANK,
-        QUALITY,
-        GENERATE,
-        DRUG,
-        COMPARE,
-        COMPARE_DRUG,
-        DOWNLOAD,
-        EXPRESSION,
-        HELP,
-    ):
+    if not loaded or best in (RANK, QUALITY, GENERATE, DRUG, COMPARE_DRUG, DOWNLOAD, EXPRESSION, HELP):
+        return None
+    if best in (EXPLAIN, COMPARE) and (slots.COMPARES.search(request.text) or slots.WHY.search(request.text)):
         return None
     named = request.cells is not None or request.type_name
     if slots.CHOOSES.search(request.text) and (named or best == SELECT):
@@ -499,7 +551,9 @@ def _comparing(request: Request, best: str, *, loaded: bool, known_drug: bool, *
     if not loaded or known_drug or best in (GENE, HELP, OUT_OF_SCOPE):
         return None
     groups = request.cells is not None or request.type_name or _points_at(request) or request.column
-    return COMPARE if best == COMPARE and groups and slots.COMPARES.search(request.text) else None
+    special = slots.SPECIAL.search(request.text) and best in (COMPARE, EXPLAIN, DESCRIBE, SUBSET, MARKERS, ANNOTATE)
+    likely = best == COMPARE or (best == MARKERS and request.cells is not None)
+    return COMPARE if groups and (special or (likely and slots.COMPARES.search(request.text))) else None
 
 
 def _continue(request: Request, last: Request) -> Request | None:
@@ -648,12 +702,6 @@ def find_tissue(text: str, labels: LabelSet) -> str | None:
     return max(named, key=len) if named else None
 
 
-def find_gene(text: str) -> str | None:
-    """Human symbol of the first gene that a text names, outside the names of cell types."""
-    mentions = load_name_book().genes(text)
-    return mentions[0].id if mentions else None
-
-
 def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tuple[Selection | None, str]:
     """The cells a sentence points at, and the sentence without those words.
 
@@ -785,17 +833,24 @@ def _species(text: str) -> str | None:
     return SPECIES_WORDS[found[1].lower()] if found else None
 
 
-def _generic(text: str, request: Request) -> str:
-    """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question."""
-    for drug in reversed(request.drugs):
-        text = f"{text[: drug.start]}gefitinib{text[drug.end :]}"
+def _generic(text: str, request: Request, spelled: Callable[[str], str]) -> str:
+    """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question.
+
+    What stands between the names is spelled as the exemplars are.
+    """
     names = load_name_book()
-    for mention in reversed(names.cell_types(text)):
-        known = "beta cells" if mention.written.endswith("s") else "beta cell"
-        text = f"{text[: mention.start]}{known}{text[mention.end :]}"
-    for mention in reversed(names.genes(text)):
-        text = f"{text[: mention.start]}GCG{text[mention.end :]}"
-    return text
+    found = [(mention.start, mention.end, "gefitinib") for mention in request.drugs]
+    for mention in names.cell_types(text):
+        found.append((mention.start, mention.end, "beta cells" if mention.written.endswith("s") else "beta cell"))
+    for mention in names.genes(text):
+        if mention.written.lower() == mention.id.lower() or not mention.written.islower():
+            found.append((mention.start, mention.end, "GCG"))  # not "insulin": its meaning is the word's
+    parts, at = [], 0
+    for start, end, known in sorted(found):
+        if start >= at:
+            parts += [spelled(text[at:start]), known]
+            at = end
+    return "".join([*parts, spelled(text[at:])])
 
 
 def _unknown_type(text: str) -> str | None:

@@ -81,7 +81,8 @@ SWITCHES = re.compile(
     r"\b(?:switch|use|go|change|back|talk|open|turn)\b.*\b(?:to|about|file|data\s?set|sample|use)\b|^\W*use\b", re.I
 )
 LEADS = re.compile(
-    r"^\W*(?:(?:please|can you|could you|now|and|ok)\W+)*(?:find|show|search|look|locate|identify|get|pick|where\s+are|which|are\s+there)"
+    r"^\W*(?:(?:please|can you|could you|now|and|ok)\W+)*"
+    r"(?:find|show|search|look|locate|identify|get|pick|where\s+are|which|are\s+there)"
     r"(?:\s+(?:me|out|up|for|through|the\s+data|my\s+data|any|all|in))*(?:\s+(?:of\s+)?(?:the|my|these))?\s+(?=\S)",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from rapidfuzz import fuzz, process
 
-from instructcell.retrieval.names import Mention, load_name_book
+from instructcell.retrieval.names import Mention
 from instructcell.toolbox.arguments import UNSURE, Cells
 from instructcell.toolbox.cells import OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.data import groupings
@@ -22,7 +22,8 @@ SHORTEST_NEAR = 5  # letters; shorter words must be written as they are
 
 UNDO = re.compile(
     r"^\W*(?:(?:oops|no|ok|please|wait|sorry|hm+|that was wrong|can you|could you)\W+)*"
-    r"(?:undo|revert|roll\s+(?:it|that)?\s*back|(?:take|put)\s+(?:that|it|this)\s+back|(?:go|step)\s+back(?!\s+to\s+(?:all|the))"
+    r"(?:undo|revert|roll\s+(?:it|that)?\s*back|(?:take|put)\s+(?:that|it|this)\s+back|(?:go|step)\s+"
+    r"back(?!\s+to\s+(?:all|the))"
     r"|(?:go\s+)?(?:one|a)\s+step\s+back|ctrl\s*-?\s*z)\b",
     re.IGNORECASE,
 )
@@ -41,13 +42,15 @@ POINTS_HERE = re.compile(
     re.IGNORECASE,
 )
 EVERYTHING = re.compile(
-    r"\b(?:all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|the (?:whole|entire) (?:file|data\s?set|sample|data)|all data)\b"
+    r"\b(?:all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|the (?:whole|entire) (?:file"
+    r"|data\s?set|sample|data)|all data)\b"
     r"(?!\s+(?:but|except|called|of|in|that|which|with|where))",
     re.IGNORECASE,
 )
 UNSURE_WORDS = re.compile(
     r"\b(?:unsure|uncertain|doubtful|ambiguous|unclear|dubious|shaky|questionable|borderline|low[- ]confidence"
-    r"|not\s+(?:so\s+|very\s+|really\s+)?(?:sure|certain|confident)|weak(?:ly)?\s+(?:called|ones|calls?|cells)|least\s+(?:sure|certain|confident)"
+    r"|not\s+(?:so\s+|very\s+|really\s+)?(?:sure|certain|confident)|weak(?:ly)?\s+(?:called|ones"
+    r"|calls?|cells)|least\s+(?:sure|certain|confident)"
     r"|weak\s+(?:calls?|ones))\b",
     re.IGNORECASE,
 )
@@ -58,90 +61,125 @@ SURE_WORDS = re.compile(
 )
 LIMIT = r"(0?\.\d+|1\.0|\d{1,3}\s*(?:%|percent))"
 BELOW = re.compile(
-    rf"\b(?:confidence|probability|sure|certain)\b\W*(?:is\s+|of\s+)?(?:below|under|less\s+than|lower\s+than|smaller\s+than|<)\s*{LIMIT}",
+    rf"\b(?:confidence|probability|sure|certain)\b\W*(?:is\s+|of\s+)?(?:below|under|less\s+than"
+    rf"|lower\s+than|smaller\s+than|<)\s*{LIMIT}",
     re.IGNORECASE,
 )
 ABOVE = re.compile(
-    rf"\b(?:confidence|probability|sure|certain)\b\W*(?:is\s+|of\s+)?(?:above|over|more\s+than|higher\s+than|at\s+least|greater\s+than|>=?)\s*{LIMIT}",
+    rf"\b(?:confidence|probability|sure|certain)\b\W*(?:is\s+|of\s+)?(?:above|over|more\s+than"
+    rf"|higher\s+than|at\s+least|greater\s+than|>=?)\s*{LIMIT}",
     re.IGNORECASE,
 )
 UNKNOWN = re.compile(r"\bunknowns?\b(?!\s+gene)", re.IGNORECASE)
 RESPONSE = re.compile(
-    r"\b(resistant|sensitive|non-?responding|responding)\s+(?:ones?|cells?|population|group|fraction|subset|part)\b|\b(?:the|only|just)\s+(resistant|sensitive)\b(?!\s+to)",
+    r"\b(resistant|sensitive|non-?responding|responding)\s+(?:ones?|cells?|population|group|fraction"
+    r"|subset|part)\b|\b(?:the|only|just)\s+(resistant|sensitive)\b(?!\s+to)",
     re.IGNORECASE,
 )
 OTHERS = re.compile(
-    r"\b(?:all|everything|every cell|the cells)\s+(?:but|except(?:\s+for)?|other\s+than|besides)\b|\b(?:not|without|exclude|excluding|drop|remove)\s+(?:the\s+)?(?=\w)",
+    r"\b(?:all|everything|every cell|the cells)\s+(?:but|except(?:\s+for)?|other\s+than|besides)\b"
+    r"|\b(?:not|without|exclude|excluding|drop|remove)\s+(?:the\s+)?(?=\w)",
     re.IGNORECASE,
 )
 THE_OTHERS = re.compile(
-    r"\b(?:the\s+(?:others?|rest|remaining\s+(?:ones|cells))|all\s+(?:the\s+)?others?(?:\s+cells)?|(?:the\s+)?other\s+cells)\b",
+    r"\b(?:the\s+(?:others?|rest|remaining\s+(?:ones|cells))|all\s+(?:the\s+)?others?(?:\s+cells)?"
+    r"|(?:the\s+)?other\s+cells)\b",
     re.IGNORECASE,
 )
 LIKE = re.compile(
-    r"\b(?:like|similar\s+to|resembl\w+)\s+(?:these|those|them|the\s+(?:selected|chosen|unsure|ones)|cluster|my|this|that)\b|\blook-?alikes?\b|\bmore\s+of\s+(?:these|those|them)\b|\bsame\s+kind\b",
+    r"\b(?:like|similar\s+to|resembl\w+)\s+(?:these|those|them|the\s+(?:selected|chosen|unsure|ones)"
+    r"|cluster|my|this|that)\b|\blook-?alikes?\b|\bmore\s+of\s+(?:these|those|them)\b|\bsame\s+kind\b",
     re.IGNORECASE,
 )
 ON_MAP = re.compile(
-    r"\b(?:put|show|place|overlay|overlaid|plot|draw|project|lay|add|see|display|paint|visuali[sz]e|where)\b.*\b(?:map|umap|plot|embedding|over\s+(?:my|the|real)|on\s+(?:my|top))\b"
+    r"\b(?:put|show|place|overlay|overlaid|plot|draw|project|lay|add|see|display|paint|visuali[sz]e"
+    r"|where)\b.*\b(?:map|umap|plot|embedding|over\s+(?:my|the|real)|on\s+(?:my|top))\b"
     r"|\bon\s+(?:the|a|my)\s+(?:map|umap)\b|\boverlay\b",
     re.IGNORECASE,
 )
 WHY = re.compile(r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come)\b", re.IGNORECASE)
 WHY_NOT = re.compile(
-    r"\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+against\b|\bsure\b.*\bnot\b",
+    r"\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
+    r"|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
+    r"against\b|\bsure\b.*\bnot\b",
     re.IGNORECASE,
 )
 EXPRESSES = re.compile(
-    r"\b(?:that|which|who|and)\s+(?:all\s+|also\s+)?(?:express(?:es)?|have|has|contain)\b|\bexpressing\b|\bpositive\s+for\b|-positive\b|\bpositive\b|\w\+(?=\s|$)|\bwith\s+(?=[A-Z])",
+    r"\b(?:that|which|who|and)\s+(?:all\s+|also\s+)?(?:express(?:es)?|have|has|contain)\b"
+    r"|\bexpressing\b|\bpositive\s+for\b|-positive\b|\bpositive\b|\w\+(?=\s|$)|\bwith\s+(?=[A-Z])",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(
-    r"\bexpress\w*|\blevels?\b|\bpositive\b|\bcounts?\s+of\b|\bplot\b|\bdot\s?plot\b|\bviolin\b|\bhow\s+(?:much|strongly|high)\b|\bdetected\b|\bis\b.*\b(?:on|high|low|present|found)\b|\w\+(?=\s|$)",
+    r"\bexpress\w*|\blevels?\b|\bpositive\b|\bcounts?\s+of\b|\bplot\b|\bdot\s?plot\b|\bviolin\b"
+    r"|\bhow\s+(?:much|strongly|high)\b|\bdetected\b|\bis\b.*\b(?:on|high|low|present|found)\b"
+    r"|\w\+(?=\s|$)",
     re.IGNORECASE,
 )
 COMPARES = re.compile(
-    r"\bcompar\w+|\bdifferen\w+|\bdiffer\b|\bversus\b|\bvs\b\.?|\bdistinguish\w*|\bcontrast\w*|\bDEGs?\b|\bDE\s+genes\b|\bsets?\b.*\bapart\b|\bspecial\s+about\b"
-    r"|\bcharacteri[sz]es?\b|\b(?:up|down)-?\s?regulated\b|\bmore\s+(?:sensitive|resistant)\b|\bchanged?\b|\bhigher\s+in\b|\bup\s+in\b|\bthan\b",
+    r"\bcompar\w+|\bdifferen\w+|\bdiffer\b|\bversus\b|\bvs\b\.?|\bdistinguish\w*|\bcontrast\w*"
+    r"|\bDEGs?\b|\bDE\s+genes\b|\bsets?\b.*\bapart\b|\bspecial\s+about\b"
+    r"|\bcharacteri[sz]es?\b|\b(?:up|down)-?\s?regulated\b|\bmore\s+(?:sensitive|resistant)\b"
+    r"|\bchanged?\b|\bhigher\s+in\b|\bup\s+in\b|\bthan\b",
     re.IGNORECASE,
 )
 REAL = re.compile(
-    r"\b(?:real|measured|actual|original|true|my)\s+(?:ones?|cells?|data|counterparts?)\b|\breal(?:istic|ism)?\b|\boriginals\b",
+    r"\b(?:real|measured|actual|original|true|my)\s+(?:ones?|cells?|data|counterparts?)\b"
+    r"|\breal(?:istic|ism)?\b|\boriginals\b",
     re.IGNORECASE,
 )
 DRUGS = re.compile(r"\b(?:drugs?|compounds?|treatments?|inhibitors?|medicines?|therap(?:y|ies))\b", re.IGNORECASE)
 WHICH_DRUG = re.compile(
-    r"\b(?:which|what|any|best|rank|list|order|suggest|recommend|screen|try|test)\b.*\b(?:drugs?|compounds?|treatments?|inhibitors?|medicines?|therap(?:y|ies))\b"
+    r"\b(?:which|what|any|best|rank|list|order|suggest|recommend|screen|try|test)\b.*\b(?:drugs?"
+    r"|compounds?|treatments?|inhibitors?|medicines?|therap(?:y|ies))\b"
     r"|\bdrugs?\b.*\b(?:rank|best|most)\w*|\bwhat\b.*\b(?:sensitive|vulnerable)\s+to\b",
     re.IGNORECASE,
 )
 MAKES = re.compile(
-    r"\b(?:generat|simulat|synthesi[sz]|fabricat|fak|conjur|invent|hallucinat|mock|pseudo|artificial|synthetic|virtual|in[- ]silico|augment|upsampl|oversampl|lookalike)\w*"
-    r"|\bmak(?:e|ing)\b(?!\s+(?:clusters|groups|sure|up\s+of))|\bcreat(?:e|ing)\b|\bproduc(?:e|ing)\b(?=.*\bcells?\b)|\bcook\s+up\b|\bwhip\s+up\b|\bcome\s+up\s+with\b|\bmade[- ]up\b|\bspawn\b|\bdream\s+up\b",
+    r"\b(?:generat|simulat|synthesi[sz]|fabricat|fak|conjur|invent|hallucinat|mock|pseudo|artificial"
+    r"|synthetic|virtual|in[- ]silico|augment|upsampl|oversampl|lookalike)\w*"
+    r"|\bmak(?:e|ing)\b(?!\s+(?:clusters|groups|sure|up\s+of))|\bcreat(?:e|ing)\b|\bproduc(?:e"
+    r"|ing)\b(?=.*\bcells?\b)|\bcook\s+up\b|\bwhip\s+up\b|\bcome\s+up\s+with\b|\bmade[- ]up\b"
+    r"|\bspawn\b|\bdream\s+up\b",
     re.IGNORECASE,
 )
 CHOOSES = re.compile(
     r"^\W*(?:(?:and|now|ok|okay|please|then|so|let'?s|let us|can you|could you|i want to|show me|show|give me)\W+)*"
-    r"(?:only|just|select|keep|choose|pick(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom|take|highlight|look\s+only|continue\s+with|work\s+with|everything\s+(?:but|except)|all\s+(?:but|except)|drop|exclude|remove)\b",
+    r"(?:only|just|select|keep|choose|pick(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
+    r"|take|highlight|look\s+only|continue\s+with|work\s+with|everything\s+(?:but|except)|all\s+(?:but"
+    r"|except)|drop|exclude|remove)\b",
     re.IGNORECASE,
 )
 SHOWS_CELLS = re.compile(
     r"^\W*(?:(?:and|now|ok|please)\W+)*(?:show(?:\s+me)?|which|what|list|find|where|give\s+me)\b", re.IGNORECASE
 )
 COUNTS = re.compile(
-    r"\b(?:how\s+many|what\s+(?:fraction|share|percentage|proportion|part)|number\s+of|count|percentage\s+of|fraction\s+of|share\s+of)\b",
+    r"\b(?:how\s+many|what\s+(?:fraction|share|percentage|proportion|part)|number\s+of|count"
+    r"|percentage\s+of|fraction\s+of|share\s+of)\b",
     re.IGNORECASE,
 )
 BY = re.compile(
-    r"\b(?:by|per|across|between|among|over|colou?red\s+by|for\s+each|in\s+each)\s+(?:the\s+|all\s+|my\s+|different\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
+    r"\b(?:by|per|across|between|among|over|colou?red\s+by|for\s+each|in\s+each)\s+(?:the\s+|all\s+"
+    r"|my\s+|different\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
     re.IGNORECASE,
 )
 RESOLUTION = re.compile(r"\bresolution\s*(?:of|=|:|at|to)?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
+SPECIAL = re.compile(r"\bspecial\s+about\b|\bsets?\b.*\bapart\b|\bcharacteri[sz]es?\b", re.IGNORECASE)
+QUALITY = re.compile(r"\bQC\b|\bquality\s+(?:control|check|of)\b|\bdoublets?\b|\bmito(?:chondrial)?\b", re.IGNORECASE)
 SPLITS = (
-    re.compile(r"\b(?:compare|contrast|between|separate|distinguish(?:es)?)\s+(?P<a>.+?)\s+(?:with|to|against|and|from|versus|vs\.?)\s+(?P<b>.+)$", re.IGNORECASE),
-    re.compile(r"\b(?:do|does|did|are|is|hit|hits|kill)\s+(?P<a>.+?)\s+(?:differ(?:ent)?|more\s+\w+|more|higher|better|less\s+\w+|less|stronger)\s+(?:from|than)\s+(?P<b>.+)$", re.IGNORECASE),
-    re.compile(r"\b(?:up|higher|upregulated|up-regulated|down|lower|downregulated|different)\s+in\s+(?P<a>.+?)\s+(?:compared\s+(?:to|with)|than\s+in|versus|vs\.?|against|relative\s+to)\s+(?P<b>.+)$", re.IGNORECASE),
-    re.compile(r"^(?:.*?\b(?:in|of|for|genes|test|on)\s+)?(?P<a>.+?)\s+(?:versus|vs\.?|against|compared\s+(?:to|with))\s+(?P<b>.+)$", re.IGNORECASE),
+    re.compile(r"\bbetween\s+(?P<a>.+?)\s+(?:and|versus|vs\.?)\s+(?P<b>.+)$", re.IGNORECASE),
+    re.compile(
+        r"\b(?:compare|contrast|separate|distinguish(?:es)?)\s+(?P<a>.+?)\s+(?:with|to|against|and"
+        r"|from|versus|vs\.?)\s+(?P<b>.+)$", re.IGNORECASE),
+    re.compile(
+        r"\b(?:do|does|did|are|is|hit|hits|kill)\s+(?P<a>.+?)\s+(?:differ(?:ent)?|more\s+\w+|more"
+        r"|higher|better|less\s+\w+|less|stronger)\s+(?:from|than)\s+(?P<b>.+)$", re.IGNORECASE),
+    re.compile(
+        r"\b(?:up|higher|upregulated|up-regulated|down|lower|downregulated|different)\s+in\s+"
+        r"(?P<a>.+?)\s+(?:compared\s+(?:to|with)|than\s+in|versus|vs\.?|against|relative\s+to)\s+"
+        r"(?P<b>.+)$", re.IGNORECASE),
+    re.compile(
+        r"^(?:.*?\b(?:in|of|for|genes|test|on)\s+)?(?P<a>.+?)\s+(?:versus|vs\.?|against|compared\s+"
+        r"(?:to|with))\s+(?P<b>.+)$", re.IGNORECASE),
 )  # fmt: skip
 Parse = Callable[[str], Cells | None]
 
@@ -239,10 +277,12 @@ def near_value(word: str, obs: pd.DataFrame) -> Cells | None:
 
 
 def find_file(text: str, files: Sequence[str]) -> str:
-    """The loaded file that a sentence names, with or without its ending; "" when there is only one, or none is named."""
+    """The loaded file that a sentence names, with or without its ending; "" when none is, or there is only one."""
     if len(files) < 2:
         return ""
     low = text.lower()
+    everyday = "file the data" not in low  # what cells from memory are called
+    files = [name for name in files if name != "the data" or not everyday]
     named = [name for name in files if name.lower() in low]
     if not named:
         stems = {name: re.split(r"\.", name.lower())[0] for name in files}
@@ -271,8 +311,3 @@ def _limit(text: str) -> float:
 
 def _plain(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text).strip().lower()
-
-
-def genes_of(text: str) -> tuple[str, ...]:
-    """Human symbols of every gene that a text names, outside the names of cell types."""
-    return tuple(dict.fromkeys(mention.id for mention in load_name_book().genes(text)))

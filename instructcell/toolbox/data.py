@@ -143,7 +143,7 @@ def draw_map(box: Toolbox, asked: Map) -> Steps:
     adata, colour = file.adata, asked.colour or tools.CELL_TYPE
     if colour == tools.CELL_TYPE:
         yield from annotated(box, file)
-    elif colour in ("cluster", "clusters"):
+    elif colour in ("cluster", "clusters", OWN_CLUSTERS):
         yield from clusters_of(box, file)
         colour = cluster_column(adata.obs) or OWN_CLUSTERS
     if tools.EMBEDDING not in adata.obsm or not {tools.EMBEDDING, tools.CELL_TYPE} & box.workspace.written(file.name):

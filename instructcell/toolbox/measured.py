@@ -13,7 +13,7 @@ from instructcell import analysis, pl, tools
 from instructcell.errors import InstructCellError
 from instructcell.layout import map_cells
 from instructcell.toolbox.arguments import Compare, Explain, Expression, FindByGene, FindByText, OfCells
-from instructcell.toolbox.cells import chosen, mask_of
+from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, clusters_of, mask_of
 from instructcell.toolbox.core import Steps, Toolbox, tool
 from instructcell.toolbox.types import about, annotated, most_frequent_type, resolve_type
 from instructcell.workspace import DataFile, Result, Selection
@@ -90,6 +90,8 @@ def expression(box: Toolbox, asked: Expression) -> Steps:
     by = asked.by or (tools.CELL_TYPE if tools.CELL_TYPE in box.workspace.written(file.name) else None)
     if by == tools.CELL_TYPE:
         yield from annotated(box, file)
+    elif by == OWN_CLUSTERS:
+        yield from clusters_of(box, file)
     genes, rows = list(asked.genes), selection.rows
     whole = analysis.expression(file.adata, genes, rows=rows, report=file.report)
     grouped = whole if by is None else analysis.expression(file.adata, genes, by=by, rows=rows, report=file.report)
