@@ -127,7 +127,7 @@ class AgentSession(Session):
             tools(self.toolbox, lambda progress: get_stream_writer()(progress)),
             system_prompt=f"{INSTRUCTIONS}\nLoaded files: {self._files()}",
         )
-        yield from agent.stream(  # type: ignore[misc]
+        yield from agent.stream(  # type: ignore[call-overload,misc]
             {"messages": messages},  # type: ignore[arg-type]
             {"recursion_limit": MOST_STEPS},
             stream_mode=["messages", "updates", "custom"],

@@ -156,11 +156,11 @@ class InstructCellChat(BaseChatModel):
             if isinstance(event, Failed):
                 raise InstructCellError(f"{event.message} {event.remedy}".strip())
             if isinstance(event, TextDelta) and event.text:
-                chunk = ChatGenerationChunk(message=AIMessageChunk(event.text))
+                chunk = ChatGenerationChunk(message=AIMessageChunk(content=event.text))
                 if run_manager is not None:
                     run_manager.on_llm_new_token(event.text, chunk=chunk)
                 yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk("", response_metadata=self._metadata()))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=self._metadata()))
 
     def _metadata(self) -> dict[str, Any]:
         turn = self.session.history[-1]

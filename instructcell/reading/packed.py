@@ -108,7 +108,7 @@ class PackedList:
         size = self.length * kind.itemsize
         try:
             unpacked = isal_zlib.decompressobj().decompress(content, max_length=size + 1)
-        except isal_zlib.error as error:
+        except isal_zlib.error as error:  # type: ignore[misc]
             raise OSError(f"a chunk of {self.dataset.name} cannot be unpacked: {error}") from error
         if len(unpacked) != size:
             raise OSError(f"a chunk of {self.dataset.name} does not hold {size:,} bytes")
