@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import ConfigError, InstructCellError
-from instructcell.events import CellsGenerated, Failed, FigureReady, TableReady, TextDelta
+from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, TableReady, TextDelta
 from instructcell.interop.chat_models import name_of, open_chat_model
 from instructcell.interop.guard import Returned, unsupported
 from instructcell.interop.telling import as_text, told
@@ -263,10 +263,12 @@ def test_typed_instructions_in_the_data_reach_the_model_as_data_only(synthetic_a
     assert isinstance(second[-1], ToolMessage) and "Ignore all rules" in second[-1].content
 
 
-def test_generated_cells_are_handed_over(synthetic_adata, checkpoint):
-    session = agent(synthetic_adata, checkpoint, call("generate", cell_type="B cell", n=5), "Made 5 B cells.")
-    events = list(session.send("Make five B cells"))
+def test_generated_cells_and_exported_files_are_handed_over(synthetic_adata, checkpoint):
+    make, export = call("generate", cell_type="B cell", n=5), call("export", what="pseudo")
+    session = agent(synthetic_adata, checkpoint, make, export, "Made 5 B cells.")
+    events = list(session.send("Make five B cells and hand them out"))
     assert next(event for event in events if isinstance(event, CellsGenerated)).adata.n_obs == 5
+    assert next(event for event in events if isinstance(event, FilesReady)).paths[0].is_file()
     assert said(events) == "Made 5 B cells."
 
 
@@ -368,8 +370,20 @@ def test_mcp_lists_every_tool_and_says_what_the_toolbox_says(box, synthetic_adat
     other = Toolbox(checkpoint=checkpoint)
     other.open(synthetic_adata.copy(), "cells")
     expected = told(other.run("count_cells", cell_type="B cell"))
-    assert counted.structured_content["facts"] == expected["facts"] and not counted.is_error
+    assert counted.structured_content == {**expected, "id": counted.structured_content["id"], "paths": []}
+    assert not counted.is_error
     assert json.loads(counted.content[0].text) == counted.structured_content
+
+
+def test_what_mcp_exports_can_be_taken_away(box, tmp_path):
+    from instructcell.interop.mcp import make_server
+
+    async def use(client: Any) -> Any:
+        await client.call_tool("generate", {"cell_type": "B cell", "n": 3})
+        return await client.call_tool("export", {"what": "pseudo"})
+
+    paths = with_client(make_server(box), use).structured_content["paths"]
+    assert [Path(path).name for path in paths] == ["pseudo_cells.h5ad"] and Path(paths[0]).is_file()
 
 
 def test_mcp_opens_files_of_its_folder_only(checkpoint, synthetic_adata, tmp_path):

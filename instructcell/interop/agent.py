@@ -18,9 +18,10 @@ from anndata import AnnData
 from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.errors import InstructCellError
-from instructcell.events import CellsGenerated, Event, Progress, TextDelta
+from instructcell.events import CellsGenerated, Event, FilesReady, Progress, TextDelta
 from instructcell.interop.chat_models import name_of, open_chat_model
 from instructcell.interop.guard import Returned, unsupported
+from instructcell.interop.telling import written
 from instructcell.session import Answer, Session
 from instructcell.workspace import Result
 
@@ -138,6 +139,8 @@ class AgentSession(Session):
         yield from self._tell(result, text=False)
         if result.cells is not None:
             yield CellsGenerated(result.cells)
+        if paths := written(result):
+            yield FilesReady(paths)
 
     def _files(self) -> str:
         files = self.workspace.files.values()
@@ -160,6 +163,7 @@ class _Speaker:
         self._open = ""  # the sentence that is not complete
         self._passed = ""
         self._withheld: list[str] = []  # what they stated
+        self._returned: tuple[int, Returned] | None = None  # by how many results of this turn
 
     def hear(self, message: Any, metadata: dict[str, Any]) -> Iterator[Event]:
         """A piece of the chat model's text; what tools say to it is not for the user."""
@@ -177,12 +181,19 @@ class _Speaker:
         """Tell a sentence, or keep it back."""
         if not sentence.strip():
             return
-        wrong = unsupported(sentence, self.session.returned)
+        wrong = unsupported(sentence, self._known())
         if wrong:
             self._withheld += wrong
             return
         self._passed += sentence + gap
         yield TextDelta(sentence + gap)
+
+    def _known(self) -> Returned:
+        """What tools returned so far; looked through again after each new result only."""
+        n_results = len(self.session.history[-1].results)
+        if self._returned is None or self._returned[0] != n_results:
+            self._returned = n_results, self.session.returned
+        return self._returned[1]
 
     def end(self) -> Iterator[Event]:
         """The last sentence, and what was kept back; without any words of its own the built-in ones are used."""

@@ -1,7 +1,8 @@
 """Nothing is stated that no tool returned: numbers, genes and cell types of a text against what tools gave.
 
-A number counts as returned when a returned number rounds to it, as it is or as a percentage. A cell type counts as
-returned with any narrower one that was. Words of the question may be repeated.
+For the words of a language model that is not ours, and so stricter than the check of our own answers (`grounded`):
+nothing is exempt for how it is set, and a number counts as returned only when a returned one rounds to it, as it is or
+as a percentage. A cell type counts as returned with any narrower one that was. The user's words may be repeated.
 """
 
 from __future__ import annotations

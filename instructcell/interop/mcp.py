@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instructcell import __version__
 from instructcell.checkpoint import Checkpoint
 from instructcell.errors import InstructCellError, ReadError
-from instructcell.interop.telling import told
+from instructcell.interop.telling import told, written
 from instructcell.toolbox import TOOLS, Toolbox
 from instructcell.toolbox.data import card
 from instructcell.workspace import Result
@@ -125,7 +125,8 @@ def _call(box: Toolbox, root: Path, name: str, arguments: dict[str, Any]) -> dic
     """Run a tool and say what it found."""
     if name == OPEN:
         return told(_open(box, root, arguments))
-    return told(box.run(name, **arguments))
+    result = box.run(name, **arguments)
+    return {**told(result), "paths": [str(path) for path in written(result)]}
 
 
 def _open(box: Toolbox, root: Path, arguments: dict[str, Any]) -> Result:

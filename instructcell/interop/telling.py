@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,12 @@ def told(result: Result, most_rows: int = MOST_ROWS) -> dict[str, Any]:
         "sources": list(result.sources),
         "pseudo_cells": None if result.cells is None else {"n": result.cells.n_obs, "n_genes": result.cells.n_vars},
     }
+
+
+def written(result: Result) -> tuple[Path, ...]:
+    """Files that a tool wrote to be taken away."""
+    found = result.payload if isinstance(result.payload, tuple) else ()
+    return tuple(path for path in found if isinstance(path, Path))
 
 
 def as_text(result: Result) -> str:
