@@ -194,7 +194,7 @@ class Router:
         return word if near is None else near[0]
 
     @cached_property
-    def _vocabulary(self) -> dict[str, int]:
+    def _vocabulary(self) -> Counter[str]:
         """Words of the exemplars with how often they occur."""
         return Counter(re.findall(r"[a-z]+", " ".join(self.texts).lower()))
 
@@ -342,7 +342,8 @@ def _groups(
 
     def parse(part: str) -> Cells | None:
         mentions = load_name_book().cell_types(part)
-        spans = [(mention.start, mention.end) for mention in (*mentions, *find_drugs(part, drugs))]
+        spans = [(mention.start, mention.end) for mention in mentions]
+        spans += [(drug.start, drug.end) for drug in find_drugs(part, drugs)]
         placed, rest = find_selection(part, obs, spans)
         cells = slots.find_cells(part, obs, None if placed is None else placed.cells)
         name = _type_name(find_cell_type(rest, labels), mentions)
