@@ -24,8 +24,10 @@ from typer.testing import CliRunner
 from encoders import CellSentenceEncoder, SentenceConfig
 from instructcell.checkpoint import Checkpoint, load_checkpoint
 from instructcell.errors import ConfigError, LabelError, LanguageModelError, ReadError
+from instructcell.genes import load_gene_table
 from instructcell.literature.cell_sentence_lm import CellSentenceLM
 from instructcell.literature.language import load_causal_lm
+from instructcell.literature.reading import read_named
 from train import build
 from train.build import Run
 from train.command import compare
@@ -131,6 +133,16 @@ def test_files_are_joined_over_the_genes_they_share(split: tuple[Cells, Cells]) 
 def test_fewer_cells_keep_every_type(split: tuple[Cells, Cells]) -> None:
     fewer = some(split[0], 9, seed=0)
     assert len(fewer) == 9 and len(set(fewer.labels)) == 3 and some(split[0], None, 0) is split[0]
+
+
+def test_mouse_cells_go_to_the_checkpoint_under_their_own_genes(split: tuple[Cells, Cells]) -> None:
+    table = load_gene_table().set_index("symbol")["mouse_symbol"]
+    both = split[1].on_genes([gene for gene in split[1].genes if table.get(gene)])
+    mouse = dataclasses.replace(both, species=np.full(len(both), "mouse"))
+    assert split[1].to_adata().var_names.tolist() == list(split[1].genes)
+    again = read_named(mouse.to_adata())
+    assert again.species == "mouse" and tuple(again.genes) == both.genes
+    assert np.array_equal(np.concatenate([piece.numpy() for piece in again.pieces()]), both.counts.toarray())
 
 
 def test_what_a_recipe_cannot_find_is_named(data: Path) -> None:
@@ -475,6 +487,13 @@ def test_a_column_with_one_type_is_said_and_skipped(bench: Bench, tmp_path: Path
 
 def test_systems_of_a_column_see_the_same_cells_and_no_group_twice(bench: Bench) -> None:
     known, unseen = split_of(bench, columns()[0], CompareRecipe(columns(), ()))
+    islets = bench.datasets[ISLETS]
+    entry = dataclasses.replace(islets.entry, ignore_labels=("delta",))
+    bench.datasets[ISLETS] = dataclasses.replace(islets, entry=entry)
+    without = split_of(bench, columns()[0], CompareRecipe(columns(), ()))
+    assert all("pancreatic D cell" in cells.labels for cells in (known, unseen))
+    assert not any("pancreatic D cell" in cells.labels for cells in without)
+    bench.datasets[ISLETS] = islets
     assert known.genes == unseen.genes and not set(known.names) & set(unseen.names)
     with pytest.raises(ConfigError, match="hold"):
         split_of(

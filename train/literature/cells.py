@@ -16,6 +16,7 @@ from torch import Tensor
 
 from instructcell.cells import read
 from instructcell.errors import ConfigError, LabelError, ReadError
+from instructcell.genes import load_gene_table
 from instructcell.literature.neighbours import require_two_classes
 from instructcell.literature.reading import read_named
 from train.datasets import hold_out, label_map
@@ -56,9 +57,13 @@ class Cells:
         return torch.from_numpy(self.counts[start:end].toarray().astype(np.float32, copy=False))
 
     def to_adata(self) -> AnnData:
-        """As a user would bring them, without the labels."""
+        """As a user would bring them, without the labels; mouse cells under the symbols of their own genes."""
+        genes = list(self.genes)
+        if set(self.species) == {"mouse"}:
+            own = load_gene_table().set_index("symbol")["mouse_symbol"]
+            genes = [own.get(gene, "") or gene for gene in genes]
         obs = pd.DataFrame({"species": self.species}, index=self.names)
-        adata = AnnData(self.counts, obs=obs, var=pd.DataFrame(index=list(self.genes)))
+        adata = AnnData(self.counts, obs=obs, var=pd.DataFrame(index=genes))
         for key, values in self.obsm.items():
             adata.obsm[key] = values
         return adata

@@ -259,6 +259,7 @@ def _cells(bench: Bench, cells: LabelledCells, rows: np.ndarray, column: Column)
     """Some cells of a file of the bench; their groups say "patient / drug" where a response is asked."""
     measured = np.flatnonzero(cells.measured)
     genes = np.array(bench.checkpoint.processor.genes)
+    rows = rows[~np.isin(cells.dataset_label[rows], cells.entry.ignore_labels)]
     labels, groups = cells.label, np.full(len(cells.label), "")
     donor = bench.obs(cells.name)["donor"].astype(str).to_numpy() if "donor" in bench.obs(cells.name) else groups
     if column.answer == "response":
