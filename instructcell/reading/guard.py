@@ -23,7 +23,7 @@ from instructcell.reading import probe
 
 PROBE_MEMORY = 3 * 2**29  # address space: 1.5 GB
 PROBE_SECONDS = 5  # a usual file takes less than half a second
-LITTLE_WORK = 2.0  # seconds of processor time
+LITTLE_WORK = 5.0  # seconds of processor time: less is waiting, for a disk or a turn
 MOST_PATIENCE = 10  # times `timeout`
 SPARE_MEMORY = 2**28  # left to the rest of the program
 READ_IN_ROWS = "Open it with backed=True, as `instructcell annotate` does, or bring fewer cells."

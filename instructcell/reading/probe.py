@@ -11,6 +11,7 @@ datasets are read whole, large ones at six places from the first chunk to the la
 import contextlib
 import importlib
 import json
+import math
 import sys
 from math import prod
 from typing import Any
@@ -59,6 +60,8 @@ def limit(memory: int, seconds: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        seconds += math.ceil(usage.ru_utime + usage.ru_stime)  # what the imports took is not the file's
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
