@@ -191,6 +191,15 @@ class Aligner:
         return np.delete(at, first)
 
 
+def why_refused(adata: AnnData, genes: Sequence[str], report: DatasetReport) -> str | None:
+    """The sentence with which `align_genes` would refuse the file for its genes; None when it would not."""
+    try:
+        Aligner.of(adata, genes, report)
+    except GeneAlignmentError as error:
+        return str(error)
+    return None
+
+
 def _too_few(adata: AnnData, report: DatasetReport, n_genes: int) -> str:
     """Found, expected, and the most likely remedy."""
     matrix = matrix_named(adata, report.matrix)
@@ -211,8 +220,8 @@ def _too_few(adata: AnnData, report: DatasetReport, n_genes: int) -> str:
         return found + "The cell names look like genes: transpose the file (adata.T)."
     if report.n_known_genes > 0.5 * report.n_genes:
         return found + (
-            "The names are in order, but these are other genes than the model's: bring the file with all its genes, or "
-            "go on with these few all the same (force)."
+            "The names are in order, but few of these genes are the model's: bring the file with all its genes, or go "
+            "on with these all the same (--few-genes-ok, in Python force=True)."
         )
     if report.gene_column is None and len(matrix.var.columns):
         return (

@@ -207,6 +207,7 @@ def inspect_file(
 
     Which matrix, which scale, which gene names, which species, and how many of the model's genes were measured.
     """
+    from instructcell.align import why_refused
     from instructcell.batches import Reading
     from instructcell.checkpoint import load_checkpoint
     from instructcell.coverage import label_markers
@@ -219,8 +220,11 @@ def inspect_file(
     markers = label_markers(label.id for label in loaded.labels if label.id)
     with terminal.progress("looking at the cells"):
         report = inspect(adata, **reading.for_doctor(), genes=loaded.processor.genes, markers=markers)
+        refused = why_refused(adata, loaded.processor.genes, report)
     terminal.text(report.to_markdown(file.name))
-    terminal.document({"file": file, **report.to_dict()})
+    if refused:
+        terminal.text(f"- **cannot be annotated as it is**: {refused}")
+    terminal.document({"file": file, **report.to_dict(), "refused": refused})
 
 
 @app.command(

@@ -34,6 +34,7 @@ GENE_COLUMNS = (
 COUNT_NAMES = ("counts", "raw_counts", "count", "umi", "umis", "raw", "X_raw", "raw_count")
 NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", "mask", "fit_", "pval", "zscore")
 FEATURE_TYPES = ("feature_types", "feature_type", "modality")  # columns of `var` that tell genes from antibodies
+DENSE = 0.9  # share of values above zero that no counts reach
 MOST = 0.5  # of the gene names: when more repeat, the file is malformed
 DEEP = 3.0  # times the median depth, from which a cell may be a doublet
 MANY_DEEP = 0.15  # share of such cells from which the report warns; kinds of cells differ in depth as well
@@ -166,7 +167,7 @@ def _choose(adata: AnnData, layer: str | None, declared: str | None) -> tuple[Ma
     candidates = sorted((_judge(matrix, hint) for matrix in _expression(adata, layer)), key=lambda c: c.rank)
     verdicts = {candidate.matrix.name: candidate.words for candidate in candidates}
     for matrix, scale in ((candidate.matrix, candidate.scale) for candidate in candidates):
-        found = survey(matrix, adata.obs_names, spread=scale is not None and _undecided(scale))
+        found = survey(matrix, adata.obs_names, spread=scale is not None and _undecided(scale, matrix))
         if found.fault is None and scale is not None:
             scale = _scale_of(matrix, found, scale)
             if declared is not None:
@@ -232,9 +233,17 @@ def _judge(matrix: Matrix, hint: float | None) -> Candidate:
     return Candidate(matrix, rank, scale.words, scale)
 
 
-def _undecided(scale: Scale) -> bool:
-    """Whether only the spread of the genes can tell normalised values from values scaled per gene."""
-    return not scale.counts_recovered and scale.target_sum is None and scale.kind in ("log1p", "linear")
+def _undecided(scale: Scale, matrix: Matrix) -> bool:
+    """Whether only the spread of the genes can tell normalised values from values scaled per gene.
+
+    Scaled values that were shifted to be non-negative have equal totals as well, but no zeros.
+    """
+    if scale.counts_recovered or scale.kind not in ("log1p", "linear"):
+        return False
+    if scale.target_sum is None:
+        return True
+    sample = matrix.sample()
+    return sample.nnz > DENSE * sample.shape[0] * sample.shape[1]
 
 
 def _scale_of(matrix: Matrix, found: Survey, scale: Scale) -> Scale:

@@ -19,6 +19,7 @@ from instructcell.errors import MatrixError
 CHUNK_VALUES = 8_000_000  # values of a dense chunk: 64 MB in float64
 SPARSE_ROWS = 1024  # rows of a sparse chunk
 SAMPLE_CELLS = 256
+FEW_NEGATIVE = 0.001  # share of the stored values below which negative ones are slips, not the scale
 FEW_GENES, MORE_CELLS = 20, 4096  # a sample of nearly empty cells (unfiltered droplets) is drawn larger
 ROWS = slice | np.ndarray | None
 
@@ -141,6 +142,7 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
     sums, squares, prints = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_cells)
     key = np.random.default_rng(0).random(n_genes)
     bad, n_negative, lowest, largest, all_whole = Nonfinite(), 0, 0.0, 0.0, True
+    n_stored, negative_at = 0, (0, 0)
     for start, rows in matrix.chunks():
         values = rows.data
         if values.size == 0:
@@ -149,8 +151,13 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
         if not (np.isfinite(low) and np.isfinite(high)):
             bad.add(start, rows)
             continue
-        lowest, largest = min(lowest, low), max(largest, high)
-        n_negative += int((values < 0).sum()) if low < 0 else 0
+        if low < 0:
+            at = np.flatnonzero(values < 0)
+            if not n_negative:
+                cell = int(np.searchsorted(rows.indptr, at[0], side="right")) - 1
+                negative_at = (start + cell, int(rows.indices[at[0]]))
+            n_negative += at.size
+        lowest, largest, n_stored = min(lowest, low), max(largest, high), n_stored + values.size
         if all_whole and values.dtype.kind == "f":
             all_whole = bool(np.abs(values - np.rint(values)).max() <= 1e-3)
         here = slice(start, start + rows.shape[0])
@@ -165,14 +172,19 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
     if bad.n_values:
         fault = bad.words(cell_names, matrix.var.index)
     elif n_negative:
-        fault = (
-            f"holds {n_negative:,} negative values, down to {lowest:.4g} "
-            "(it looks z-scored, centred, regressed or corrected)"
-        )
+        looks = "it looks z-scored, centred, regressed or corrected"
+        if n_negative < FEW_NEGATIVE * n_stored:
+            looks = f"the first in cell {cell_names[negative_at[0]]!s}, gene {matrix.var.index[negative_at[1]]!s}"
+        fault = f"holds {counted(n_negative, 'negative value')}, down to {lowest:.4g} ({looks})"
     elif largest == 0.0:
         fault = "holds only zeros"
     sd = np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0.0)) if spread else None
     return Survey(fault, n_negative, largest, all_whole, totals, detected, sd, prints)
+
+
+def counted(n: int, what: str) -> str:
+    """ "1 cell", "2,000 cells"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 @dataclass
@@ -198,6 +210,7 @@ class Nonfinite:
         """How many there are, in how many cells and genes, and the place of the first."""
         cell, gene = self.first or (0, 0)
         return (
-            f"holds {self.n_values:,} NaN or infinite values, the first in cell {cell_names[cell]!s} (row {cell}), "
-            f"gene {gene_names[gene]!s}; {self.n_cells:,} cells and {len(self.genes):,} genes have some"
+            f"holds {counted(self.n_values, 'NaN or infinite value')}, the first in cell {cell_names[cell]!s} "
+            f"(row {cell}), gene {gene_names[gene]!s}; {counted(self.n_cells, 'cell')} and "
+            f"{counted(len(self.genes), 'gene')} in all"
         )

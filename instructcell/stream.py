@@ -28,7 +28,7 @@ from instructcell.bulk_response import BulkDrugResult, BulkResponse, find_screen
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
-from instructcell.errors import MatrixError
+from instructcell.errors import InstructCellError
 from instructcell.output import Copy, OutputError, add_results, beside, can_copy, write_h5ad
 from instructcell.tasks import (
     EMBED_CELLS,
@@ -221,7 +221,9 @@ def _score(
             if waiting.n_cells >= PART_CELLS:
                 partial.keep(waiting.take())
             say(first + done, total, task.what)
-    except MatrixError:  # the file has to be mended: nothing to continue
+    except OutputError:
+        raise
+    except InstructCellError:  # the file has to be mended: nothing to continue
         partial.remove()
         raise
     except BaseException:

@@ -111,6 +111,17 @@ def test_inspect_reports_the_file_and_the_models_genes_in_it(
     assert 0 < report["coverage"] <= 1
 
 
+def test_inspect_says_that_a_file_could_not_be_annotated(
+    run: Run, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    synthetic_adata.var_names = [f"thing{i}" for i in range(synthetic_adata.n_vars)]
+    synthetic_adata.write_h5ad(tmp_path / "things.h5ad")
+    shown = run("inspect", "things.h5ad", "--model", tiny_checkpoint)
+    assert shown.exit_code == 0 and "cannot be annotated as it is**: 0 of 200 model genes" in shown.stdout
+    document = json.loads(run("inspect", "things.h5ad", "--model", tiny_checkpoint, "--json").stdout)
+    assert document["refused"].startswith("0 of 200 model genes")
+
+
 def test_annotate_writes_types_and_leaves_the_cells_as_they_were(
     run: Run, cells: Path, synthetic_adata: AnnData, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

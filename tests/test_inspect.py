@@ -147,7 +147,7 @@ def test_negative_values_are_refused_with_a_remedy():
 def test_negative_values_hide_nowhere():
     matrix = np.tile(COUNTS, (20, 1))
     matrix[301, 3] = -0.5
-    with pytest.raises(MatrixError, match="1 negative values"):
+    with pytest.raises(MatrixError, match="1 negative value, down to .* \\(the first in cell"):
         inspect(make_adata(matrix))
 
 

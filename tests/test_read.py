@@ -346,3 +346,13 @@ def test_a_gzip_that_is_named_as_text_says_so(tmp_path):
     (tmp_path / "c.csv").write_bytes(gzip.compress(b"cell,TP53\na,1\n"))
     with pytest.raises(ReadError, match="gzip-compressed file, not what its name says"):
         read(tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("cells.rds", "writeH5AD"), ("counts.xlsx", "CSV UTF-8"), ("lane1.fastq.gz", "count them per gene and cell")],
+)
+def test_files_of_other_programs_are_refused_with_the_way_from_there(tmp_path, name, remedy):
+    (tmp_path / name).write_bytes(b"\x1f\x8bjunk")
+    with pytest.raises(ReadError, match=f"is of an unknown kind.*{remedy}"):
+        read(tmp_path / name)

@@ -22,7 +22,7 @@ import tiny
 from instructcell import batches, stream, tools
 from instructcell.batches import Reading
 from instructcell.checkpoint import load_checkpoint
-from instructcell.errors import InstructCellError, MatrixError
+from instructcell.errors import GeneAlignmentError, InstructCellError, MatrixError
 from instructcell.output import OutputError
 
 N_CELLS = 90
@@ -224,6 +224,15 @@ def test_another_input_or_other_arguments_cannot_be_continued(cells, checkpoint,
     assert ("labels" in str(refusal.value)) == (change == "arguments")
     stream.annotate(cells, tmp_path / "out.h5ad", checkpoint=checkpoint, batch_size=8, labels=labels)
     assert ad.read_h5ad(tmp_path / "out.h5ad").n_obs == (N_CELLS - 1 if change == "input" else N_CELLS)
+
+
+def test_a_file_that_is_refused_leaves_nothing(checkpoint, tmp_path):
+    adata = tiny.make_adata(20)
+    adata.var_names = [f"thing{i}" for i in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(GeneAlignmentError, match="0 of 200 model genes"):
+        stream.annotate(tmp_path / "cells.h5ad", tmp_path / "out.h5ad", checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
 def test_a_folder_of_other_files_is_never_removed(cells, checkpoint, tmp_path):

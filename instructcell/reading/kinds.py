@@ -43,6 +43,17 @@ HDF5_STARTS = (0, 512, 1024, 2048, 4096)  # a MuData file puts a line of its own
 GZIP, HDF5, ZIP = MAGIC[1][0], MAGIC[0][0], MAGIC[2][0]
 
 
+FOREIGN = (
+    (
+        (".rds", ".rda", ".rdata", ".h5seurat", ".qs"),
+        "It is an object of R: save it there as .h5ad, with zellkonverter::writeH5AD or sceasy::convertFormat.",
+    ),
+    ((".xlsx", ".xls", ".ods"), "Save the sheet with the counts as .csv (CSV UTF-8)."),
+    ((".fastq", ".fastq.gz", ".fq.gz", ".bam", ".cram"), "These are reads: count them per gene and cell first."),
+    ((".mat", ".npz", ".npy", ".parquet", ".feather", ".pkl"), "Save it as .h5ad or .csv, with gene and cell names."),
+)
+
+
 def kind_of(path: Path) -> str:
     """Name the way to read a path.
 
@@ -67,7 +78,8 @@ def kind_of(path: Path) -> str:
         raise ReadError(f"{path} does not exist; expected a file ({KNOWN}). Check the path.")
     name, head = path.name.lower(), _head(path)
     if not name.endswith((*SUFFIXES, *HDF5_SUFFIXES, *PACKED_SUFFIXES)):
-        raise ReadError(f"{path.name} is of an unknown kind ({what_is(head)}); expected {KNOWN}. Convert it to one.")
+        foreign = next((words for endings, words in FOREIGN if name.endswith(endings)), "Convert it to one.")
+        raise ReadError(f"{path.name} is of an unknown kind ({what_is(head)}); expected {KNOWN}. {foreign}")
     if not head:
         raise ReadError(f"{path.name} is empty (0 bytes); expected {KNOWN}. Copy or download it again.")
     if name.endswith(HDF5_SUFFIXES):

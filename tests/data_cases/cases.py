@@ -304,6 +304,9 @@ SCALES = {
     "log values divided by each gene's spread": of(
         lambda: lognorm("float64") / (lognorm("float64").std(axis=0) + 1e-9), scale("scaled"), says=("scaled per gene",)
     ),
+    "z-scores shifted by one number": of(
+        lambda: z_scores() - z_scores().min(), scale("scaled"), says=("scaled per gene",)
+    ),
     "read counts of full-length cDNA": of(full_length, RAW | {"technology": "full-length"}),
     "TPM of full-length cDNA": of(
         lambda: tpm(full_length()), {"scale": "linear", "target_sum": 1e6, "technology": "full-length"}
@@ -529,7 +532,7 @@ def misaligned(genes: Callable[[], list[str]], words: str) -> Case:
 
 FAULTS = {
     "NaN": refused(
-        lambda: make(with_nan(np.nan)), MatrixError, "1 NaN or infinite values, the first in cell cell5 .row 5., gene"
+        lambda: make(with_nan(np.nan)), MatrixError, "1 NaN or infinite value, the first in cell cell5 .row 5., gene"
     ),
     "an infinite value": refused(lambda: make(with_nan(np.inf)), MatrixError, "NaN or infinite.*cell5"),
     "a logarithm of zero": refused(
@@ -545,7 +548,9 @@ FAULTS = {
     "residuals of a regression": refused(
         lambda: make(lognorm() - lognorm().mean(axis=1, keepdims=True)), MatrixError, "negative.*regressed"
     ),
-    "one negative value": refused(lambda: make(with_nan(-3.0)), MatrixError, "1 negative values, down to -3"),
+    "one negative value": refused(
+        lambda: make(with_nan(-3.0)), MatrixError, "1 negative value, down to -3 .the first in cell cell5, gene"
+    ),
     "z-scores though counts are there, X asked for": refused(
         lambda: layered(z_scores(), counts=counts()), MatrixError, "negative.*Choose another layer", layer="X"
     ),
