@@ -1,7 +1,9 @@
 """What a sentence asks for: the intent by meaning, the slots by what the data and the resources know.
 
-The intent is the vote of the nearest exemplars of `resources/intents.tsv` in the sentence encoder's space. Slots (cell
-type, drug, gene, numbers, which cells) are found in the words. When neither settles what is meant, the request says
+The intent is the vote of the nearest exemplars in the sentence encoder's space and of a logistic regression on them:
+those of `resources/intents.tsv`, written by hand, and of `resources/requests.tsv`, rendered by the phrasing grammar of
+training (`python -m train.requests`), without the phrasings that are kept for evaluation. Slots (cell type, drug, gene,
+numbers, which cells) are found in the words. When neither settles what is meant, the request says
 what it wavers between and the session asks back.
 
 """
@@ -19,6 +21,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import pandas as pd
 from rapidfuzz import fuzz, process
+from sklearn.linear_model import LogisticRegression
 
 from instructcell import slots
 from instructcell.drugs import DrugMention, DrugSet
@@ -45,10 +48,12 @@ INTENTS = (
 ABOUT_CELLS = (ANNOTATE, SUBSET, DRUG, QUALITY, EXPLAIN, FIND, EXPRESSION, RANK, COMPARE_DRUG, COMPARE, SELECT)
 
 VECTORS = RESOURCES / "index" / "intents.npz"
+REQUESTS = "requests.tsv"
 NEIGHBOURS = 8  # exemplars that vote
 SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
 FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
 SPELLED = 75  # rapidfuzz ratio from which an unknown word is a known one with a typing error
+REGULARISATION = 30.0  # C of the logistic regression
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 
 NUMBER_WORDS = {
@@ -162,7 +167,7 @@ class Request:
 
 
 class Router:
-    """Nearest-exemplar intent recognition.
+    """Intent recognition by exemplars.
 
     Parameters
     ----------
@@ -172,15 +177,27 @@ class Router:
         (intent, text) pairs.
     vectors
         Of the exemplars [E, D], to spare the encoding.
+    n_spelled
+        So many of the first exemplars are spelled rightly; all by default.
     """
 
     def __init__(
-        self, encoder: SentenceEncoder, exemplars: Sequence[tuple[str, str]], vectors: np.ndarray | None = None
+        self,
+        encoder: SentenceEncoder,
+        exemplars: Sequence[tuple[str, str]],
+        vectors: np.ndarray | None = None,
+        n_spelled: int | None = None,
     ) -> None:
         self.encoder = encoder
         self.intents = np.asarray([intent for intent, _ in exemplars])
-        self.texts = [text for _, text in exemplars]
+        self.texts = [text for _, text in exemplars][:n_spelled]
         self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
+
+    @cached_property
+    def _classifier(self) -> LogisticRegression:
+        """Weighs the intents alike, however many exemplars they have; a fraction of a second."""
+        regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
+        return regression.fit(self.vectors, self.intents)
 
     def spelled(self, text: str) -> str:
         """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
@@ -205,32 +222,40 @@ class Router:
 
     def votes(self, text: str) -> list[tuple[str, float]]:
         """Intents with their share of the vote, the strongest first."""
-        similarity = self.vectors @ self.encoder.encode([text])[0]  # [E]
+        vector = self.encoder.encode([text])[0]  # [D]
+        similarity = self.vectors @ vector  # [E]
         nearest = np.argsort(-similarity)[:NEIGHBOURS]
         if similarity[nearest[0]] < FAR:
             return [(OUT_OF_SCOPE, 1.0)]
         weights = np.exp((similarity[nearest] - similarity[nearest[0]]) / SHARPNESS)
-        votes = pd.Series(weights).groupby(self.intents[nearest]).sum().sort_values(ascending=False)
-        return [(str(intent), float(vote)) for intent, vote in (votes / votes.sum()).items()]
+        votes = pd.Series(weights).groupby(self.intents[nearest]).sum()
+        chances = pd.Series(self._classifier.predict_proba(vector[None])[0], self._classifier.classes_)
+        shares = (votes / votes.sum()).add(chances, fill_value=0.0).sort_values(ascending=False) / 2
+        return [(str(intent), float(share)) for intent, share in shares.items()]
 
 
 @lru_cache(maxsize=1)
 def load_router() -> Router:
     """The router over the shipped exemplars; loaded once per process."""
-    exemplars = read_exemplars()
-    return Router(load_sentence_encoder(), exemplars, read_vectors(exemplars))
+    written, exemplars = len(read_exemplars()), all_exemplars()
+    return Router(load_sentence_encoder(), exemplars, read_vectors(exemplars), written)
 
 
-def read_exemplars() -> list[tuple[str, str]]:
-    """(intent, text) pairs of resources/intents.tsv."""
+def all_exemplars() -> list[tuple[str, str]]:
+    """(intent, text) pairs: those written by hand, then those of the phrasing grammar."""
+    return [*read_exemplars(), *read_exemplars(REQUESTS)]
+
+
+def read_exemplars(name: str = "intents.tsv") -> list[tuple[str, str]]:
+    """(intent, text) pairs of a table of the resources."""
     try:
-        with (RESOURCES / "intents.tsv").open(encoding="utf-8", newline="") as file:
+        with (RESOURCES / name).open(encoding="utf-8", newline="") as file:
             rows = [(row["intent"], row["text"]) for row in csv.DictReader(file, delimiter="\t")]
     except FileNotFoundError as error:
-        raise ResourceError("intents.tsv is missing from instructcell/resources; install InstructCell again") from error
+        raise ResourceError(f"{name} is missing from instructcell/resources; install InstructCell again") from error
     strange = sorted({intent for intent, _ in rows} - set(INTENTS))
     if strange:
-        raise ResourceError(f"intents.tsv names unknown intents: {', '.join(strange)}; expected {', '.join(INTENTS)}")
+        raise ResourceError(f"{name} names unknown intents: {', '.join(strange)}; expected {', '.join(INTENTS)}")
     return rows
 
 
@@ -244,7 +269,7 @@ def read_vectors(exemplars: Sequence[tuple[str, str]]) -> np.ndarray | None:
 
 def write_vectors() -> None:
     """Encode the exemplars and keep their vectors beside the index; part of `make resources`."""
-    exemplars = read_exemplars()
+    exemplars = all_exemplars()
     vectors = Router(load_sentence_encoder(), exemplars).vectors
     np.savez_compressed(VECTORS, vectors=vectors.astype(np.float16), texts=_fingerprint(exemplars))
 
@@ -313,12 +338,14 @@ def understand(
         column=column,
         file=slots.find_file(text, files),
     )
-    votes = router.votes(_generic(text, request, router.spelled))
+    votes = router.votes(generic(text, request, router.spelled))
     short = 3 if request.cells is None else 5  # "the last 10 cells?" goes on as well
     follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= short)
     decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
     if decided.intent in (COMPARE, COMPARE_DRUG):
         decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
+        if decided.intent == COMPARE_DRUG and len(decided.groups) < 2 and decided.drugs:
+            decided = replace(decided, intent=DRUG)  # "gefitinib vs these cells?"
     return decided
 
 
@@ -834,7 +861,7 @@ def _species(text: str) -> str | None:
     return SPECIES_WORDS[found[1].lower()] if found else None
 
 
-def _generic(text: str, request: Request, spelled: Callable[[str], str]) -> str:
+def generic(text: str, request: Request, spelled: Callable[[str], str]) -> str:
     """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question.
 
     What stands between the names is spelled as the exemplars are.
