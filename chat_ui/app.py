@@ -81,6 +81,7 @@ class Widgets:
     table: gr.Dataframe
     annotated: gr.DownloadButton
     generated: gr.DownloadButton
+    exported: gr.File
 
     def all(self) -> list[Any]:
         """Every widget, flat, as Gradio wants its outputs."""
@@ -102,14 +103,14 @@ class Inputs:
 
 
 def build_page(
-    new_session: Callable[[], Session], examples: list[Example], first_file: Path | None = None
+    new_session: Callable[[Path], Session], examples: list[Example], first_file: Path | None = None
 ) -> gr.Blocks:
     """Lay out the page and connect it.
 
     Parameters
     ----------
     new_session
-        Makes the session of one visitor.
+        Makes the session of one visitor, which may write into the folder it is given.
     examples
         Data sets offered beside the upload.
     first_file
@@ -178,8 +179,15 @@ def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.H
 
 
 def _results_panel() -> tuple[Any, ...]:
-    """The hint for an empty panel, then pickers, figure, table and downloads, in the order of `Widgets`."""
+    """The hint for an empty panel, downloads, and figure and table with their pickers, in the order of `Widgets`."""
     hint = gr.HTML(NO_RESULTS, elem_id="ic-hint")
+    with gr.Row(elem_id="ic-downloads"):
+        annotated = gr.DownloadButton("Annotated cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-annotated")
+        generated = gr.DownloadButton("Pseudo-cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-generated")
+    exported = gr.File(
+        visible=False, interactive=False, file_count="multiple", label="Exported files", height=190,
+        elem_id="ic-exported",
+    )  # fmt: skip
     with gr.Group(visible=False, elem_id="ic-map") as figure_box:
         figure_name = gr.Radio([], show_label=False, label="Figure", container=False, elem_id="ic-figure-name")
         figure = gr.Plot(show_label=False, label="Figure", container=False, elem_id="ic-figure")
@@ -188,17 +196,14 @@ def _results_panel() -> tuple[Any, ...]:
         table = gr.Dataframe(
             interactive=False, show_label=False, label="Table", max_height=300, buttons=[], elem_id="ic-table"
         )
-    with gr.Row(elem_id="ic-downloads"):
-        annotated = gr.DownloadButton("Annotated cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-annotated")
-        generated = gr.DownloadButton("Pseudo-cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-generated")
-    return hint, figure_box, figure_name, figure, table_box, table_name, table, annotated, generated
+    return hint, figure_box, figure_name, figure, table_box, table_name, table, annotated, generated, exported
 
 
 @dataclass(frozen=True)
 class Visits:
     """Answers Gradio's events by calling the handlers; keeps nothing of any visitor."""
 
-    new_session: Callable[[], Session]
+    new_session: Callable[[Path], Session]
     first_file: Path | None
 
     def greet(self) -> Iterator[list[Any]]:
@@ -284,7 +289,7 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         view.status if talked("status") else skipped,
         *(_suggestions(view) if talked("suggestions") or talked("busy") else [skipped] * MAX_SUGGESTIONS),
         view.card if changed("card") else skipped,
-        gr.update(visible=not (figures or tables or view.annotated or view.generated)),
+        gr.update(visible=not (figures or tables or view.annotated or view.generated or view.exported)),
         gr.update(visible=bool(figures)),
         _picker(figures) if changed("figures") else skipped,
         next(iter(figures.values()), None) if changed("figures") else skipped,
@@ -293,6 +298,7 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         next(iter(tables.values()), None) if changed("tables") else skipped,
         _download(view.annotated) if changed("annotated") else skipped,
         _download(view.generated) if changed("generated") else skipped,
+        _files(view.exported) if changed("exported") else skipped,
     ]
 
 
@@ -313,6 +319,10 @@ def _picker(named: dict[str, Any]) -> dict[str, Any]:
 
 def _download(path: Path | None) -> dict[str, Any]:
     return gr.update(value=str(path) if path else None, visible=path is not None)
+
+
+def _files(paths: tuple[Path, ...]) -> dict[str, Any]:
+    return gr.update(value=[str(path) for path in paths] or None, visible=bool(paths))
 
 
 def _pick(kind: str) -> Callable[[Conversation, str], Any]:

@@ -51,10 +51,10 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
             raise InstructCellError(f"there is no file {file}; give the path of a file of cells, or start without one")
         check_upload(file)
     keep_uploads_apart()
-    ready: Future[Callable[[], Session]] = Future()
+    ready: Future[Callable[[Path], Session]] = Future()
     from chat_ui.app import build_page, demo_examples, serve
 
-    page = build_page(lambda: ready.result()(), demo_examples(), file)
+    page = build_page(lambda folder: ready.result()(folder), demo_examples(), file)
     address = serve(page, host=host, port=port)
     typer.echo(f"InstructCell is at {address}  (Ctrl+C stops it)")
     if host not in LOOPBACK:
@@ -63,7 +63,7 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
     page.block_thread()
 
 
-def wake_up(model: str, ready: Future[Callable[[], Session]]) -> None:
+def wake_up(model: str, ready: Future[Callable[[Path], Session]]) -> None:
     """Load what the first answers need while the page is up already; visitors wait for `ready`, which makes sessions.
 
     Raises
@@ -80,7 +80,7 @@ def wake_up(model: str, ready: Future[Callable[[], Session]]) -> None:
     except Exception as error:
         ready.set_exception(error)
         raise
-    ready.set_result(lambda: Session(checkpoint=checkpoint))
+    ready.set_result(lambda folder: Session(checkpoint=checkpoint, folder=folder))
 
 
 def check_address(host: str, port: int) -> None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import pandas as pd
 from chat_ui.card import dataset_card, status_line
 from chat_ui.plots import fit_page
 from instructcell.errors import InstructCellError
-from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
+from instructcell.events import Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 from instructcell.reading.kinds import KNOWN, SUFFIXES, is_known
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ MAX_SHOWN_CHARACTERS = 300  # of a question, in its bubble
 MAX_TABLE_ROWS = 1_000
 DECIMALS = 3  # of numbers in tables
 MAX_SUGGESTIONS = 4
+ARCHIVE = "instructcell_results"
 # What Markdown or HTML would act on: anywhere, then what makes a link, then what begins a heading, list, rule or table.
 MARKDOWN = re.compile(
     r"[&<>*_`~\[\]\\|$@]|:(?=//)|(?<=[wW]{3})\.|^[#+=:-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]"
@@ -63,8 +64,10 @@ class View:
     suggestions: tuple[str, ...] = ()
     figures: dict[str, Figure] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    evidence: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (field, name) -> the result it shows
     annotated: Path | None = None
     generated: Path | None = None
+    exported: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -75,10 +78,11 @@ class Conversation:
     folder: Path
     view: View
     shown: View | None = None  # what the visitor's page showed when it was last at rest
-    file_name: str = ""
     annotated: Path | None = None
     generated: Path | None = None
+    exported: tuple[Path, ...] = ()
     saved: object = None  # the latest result that stands in `annotated`
+    made: object = None  # the pseudo-cells that stand in `generated`
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -86,10 +90,10 @@ class Conversation:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def open_conversation(new_session: Callable[[], Session]) -> Conversation:
-    """Begin a conversation with an empty view and a folder of its own."""
-    session = new_session()
+def open_conversation(new_session: Callable[[Path], Session]) -> Conversation:
+    """Begin a conversation with an empty view and a folder of its own, where the session writes its exports too."""
     folder = Path(tempfile.mkdtemp(prefix="instructcell-chat-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+    session = new_session(folder)
     view = View(card=dataset_card(session.report, ""), suggestions=tuple(session.suggestions())[:MAX_SUGGESTIONS])
     return Conversation(session, folder, view)
 
@@ -215,6 +219,7 @@ class Answer:
     conversation: Conversation
     asked: tuple[Message, ...]
     text: str = ""
+    tables: list[tuple[str, str]] = field(default_factory=list)  # evidence and name of those of this turn
 
     def show(self, event: Event) -> View:
         """Fold an event into the view and return it."""
@@ -226,12 +231,18 @@ class Answer:
             case Failed(message, remedy):
                 self.text = "\n\n".join(part for part in (self.text, f"{message} {remedy}".strip()) if part)
                 view = replace(view, messages=(*self.asked, _answer(self.text)))
-            case TableReady(name, table):
-                view = replace(view, tables=_newest_first(name, fit_table(table), view.tables))
-            case FigureReady(name, figure):
-                view = replace(view, figures=_newest_first(name, fit_page(figure), view.figures))
-            case CellsGenerated():
-                view = replace(view, generated=_save_generated(self.conversation))
+            case TableReady(name, table, evidence):
+                siblings = [other for of, other in self.tables if evidence and of == evidence]
+                self.tables.append((evidence, name))
+                tables = _newest_first(name, fit_table(table), view.tables, after=siblings)
+                view = replace(view, tables=tables, evidence={**view.evidence, ("tables", name): evidence})
+            case FigureReady(name, figure, evidence):
+                figures = _newest_first(name, fit_page(figure), view.figures)
+                view = replace(view, figures=figures, evidence={**view.evidence, ("figures", name): evidence})
+            case FilesReady(paths):
+                said = {name for _, name in self.tables}  # the list of files says what their table does
+                tables = {name: table for name, table in view.tables.items() if name not in said}
+                view = replace(view, tables=tables, exported=_offer(self.conversation, paths))
             case Progress(done, total, what):
                 view = replace(view, status=status_line(what, done, total))
         self.conversation.view = view
@@ -258,7 +269,6 @@ def _load(conversation: Conversation, path: Path, name: str) -> Iterator[Event]:
     for event in session.load(path, name=name):
         if session.adata is not before:
             before = session.adata
-            conversation.file_name = name
             said = conversation.view.messages
             conversation.view = View(messages=said, busy=True, card=dataset_card(session.report, name))
         if not isinstance(event, TableReady):
@@ -278,13 +288,27 @@ def _safely(answer: Answer, events: Iterable[Event]) -> Iterator[View]:
 
 
 def _conclude(conversation: Conversation) -> Iterator[Event]:
-    """At the end of a turn: questions that fit what is known now, and the annotated file once cells have answers."""
-    session = conversation.session
+    """At the end of a turn: what still stands, questions that fit it, and the files that hold it."""
+    session, view = conversation.session, conversation.view
+    figures, tables = _standing(view, "figures", session.evidence), _standing(view, "tables", session.evidence)
+    card = dataset_card(session.report, session.name)
+    conversation.view = view = replace(
+        view, figures=figures, tables=tables, card=view.card if card == view.card else card
+    )
     suggestions = tuple(session.suggestions())[:MAX_SUGGESTIONS]
-    conversation.view = replace(conversation.view, suggestions=suggestions)
+    conversation.view = view = replace(view, suggestions=suggestions)
+    _save_generated(conversation)
+    conversation.view = view = replace(view, generated=conversation.generated)
     _save_annotated(conversation)
-    conversation.view = replace(conversation.view, annotated=conversation.annotated)
+    conversation.view = replace(view, annotated=conversation.annotated)
     yield from ()
+
+
+def _standing(view: View, kind: str, evidence: frozenset[str]) -> dict[str, Any]:
+    """The figures or tables without those of results that were taken back; the same object when all stand."""
+    shown: dict[str, Any] = getattr(view, kind)
+    kept = {name: item for name, item in shown.items() if view.evidence.get((kind, name), "") in {"", *evidence}}
+    return shown if len(kept) == len(shown) else kept
 
 
 def _save_annotated(conversation: Conversation) -> None:
@@ -294,18 +318,34 @@ def _save_annotated(conversation: Conversation) -> None:
         return
     before, conversation.annotated = conversation.annotated, None
     if session.latest is not None:
-        stem = EXTENSION.sub("", conversation.file_name) or "cells"
+        stem = EXTENSION.sub("", session.name) or "cells"
         conversation.annotated = session.save_annotated(_new_folder(conversation) / f"{stem}_instructcell.h5ad")
     conversation.saved = session.latest
     _delete(before)
 
 
-def _save_generated(conversation: Conversation) -> Path:
-    """Write the pseudo-cells for downloading."""
-    before = conversation.generated
-    conversation.generated = conversation.session.save_generated(_new_folder(conversation) / "pseudo_cells.h5ad")
+def _save_generated(conversation: Conversation) -> None:
+    """Write the pseudo-cells for downloading, when there are other ones than before."""
+    session = conversation.session
+    if session.generated is conversation.made:
+        return
+    before, conversation.generated = conversation.generated, None
+    if session.generated is not None:
+        conversation.generated = session.save_generated(_new_folder(conversation) / "pseudo_cells.h5ad")
+    conversation.made = session.generated
     _delete(before)
-    return conversation.generated
+
+
+def _offer(conversation: Conversation, paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return exported files for downloading, several of them with one archive that holds them all."""
+    for path in conversation.exported:
+        _delete(path)
+    archive = ()
+    if len(paths) > 1:
+        base = _new_folder(conversation) / ARCHIVE
+        archive = (Path(shutil.make_archive(str(base), "zip", paths[0].parent)),)
+    conversation.exported = (*archive, *paths)
+    return conversation.exported
 
 
 def _new_folder(conversation: Conversation) -> Path:
@@ -319,8 +359,10 @@ def _delete(download: Path | None) -> None:
         shutil.rmtree(download.parent, ignore_errors=True)
 
 
-def _newest_first(name: str, item: Any, others: dict[str, Any]) -> dict[str, Any]:
-    return {name: item} | {key: value for key, value in others.items() if key != name}
+def _newest_first(name: str, item: Any, others: dict[str, Any], *, after: Sequence[str] = ()) -> dict[str, Any]:
+    """Put an item before the others, but behind those it comes `after`, the earlier ones of the same result."""
+    siblings = {key: others[key] for key in after if key in others and key != name}
+    return siblings | {name: item} | {key: value for key, value in others.items() if key not in (name, *siblings)}
 
 
 def _answer(text: str) -> Message:

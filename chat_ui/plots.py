@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from plotly.graph_objects import Figure
 
 HEIGHT_PX = 330  # of the drawing, without its legend
 LEGEND_ROW_PX = 19
-SHORT_NAME = 22  # characters; two names of this length stand side by side in a legend
+SHORT_NAME = 30  # characters; two names of this length stand side by side in a legend
+SIZE = re.compile(r" \([\d,]+\)$")  # how many cells a name in a legend stands for
 
 
 def fit_page(figure: Figure) -> Figure:
@@ -29,15 +32,25 @@ def fit_page(figure: Figure) -> Figure:
         font={"family": "system-ui, sans-serif", "size": 12},
         legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "title": None},
     )
+    fitted.for_each_trace(lambda trace: trace.update(name=short_name(trace.name)) if trace.name else None)
     fitted.update_layout(legend={"maxheight": 1, "traceorder": "normal"})
     fitted.update_xaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     fitted.update_yaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     return fitted
 
 
+def short_name(name: str) -> str:
+    """Return a name that leaves room for another beside it in the legend; how many cells it stands for stays.
+
+    Hovering over a cell shows the whole name.
+    """
+    size = found[0] if (found := SIZE.search(name)) else ""
+    bare = name.removesuffix(size)
+    room = SHORT_NAME - len(size)
+    return name if len(bare) <= room else f"{bare[: room - 1].rstrip()}…{size}"
+
+
 def _legend_rows(figure: Figure) -> int:
     """How many rows the legend takes on the page's panel."""
-    names = [str(trace.name) for trace in figure.data if trace.name and trace.showlegend is not False]
-    if len(names) < 2 or figure.layout.showlegend is False:
-        return 0
-    return len(names) if max(map(len, names)) > SHORT_NAME else -(-len(names) // 2)
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    return 0 if len(names) < 2 or figure.layout.showlegend is False else -(-len(names) // 2)

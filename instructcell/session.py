@@ -216,6 +216,11 @@ class Session:
         """The latest result that was written into the cells that are talked about."""
         return self.workspace.latest(*WRITING, file=self.name)
 
+    @property
+    def evidence(self) -> frozenset[str]:
+        """Ids of the results that stand; those that were taken back are not among them."""
+        return frozenset(result.id for result in self.workspace.state.results)
+
     def warm_up(self) -> None:
         """Load what the first answer needs, so that it need not wait."""
         self.checkpoint  # noqa: B018 - a property that loads

@@ -18,7 +18,7 @@ def take(picture: Path, checkpoint: str = "mini") -> None:
         with running_chat(checkpoint, folder / "log.txt") as address, open_browser(folder) as browser:
             visit = Visit(browser, address, folder / "downloads")
             visit.resize(WIDTH, HEIGHT)
-            visit.after(visit.find("#ic-examples button")[0].click)
+            visit.after(lambda: visit.click("#ic-examples button"))
             visit.ask("What are these cells?")
             visit.settle()
             picture.parent.mkdir(parents=True, exist_ok=True)

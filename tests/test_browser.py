@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from instructcell.resources import demo_path
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
 
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402 - only where selenium is
 from selenium.webdriver.common.by import By  # noqa: E402 - only where selenium is
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
@@ -51,6 +53,18 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = ANSWER_SE
             return found
         time.sleep(0.1)
     pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+
+
+def steady(look: Callable[[], Any]) -> Any:
+    """Return what `look` sees or does; look again when the page redrew meanwhile what was looked at."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return look()
+        except StaleElementReferenceException:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -118,7 +132,11 @@ class Visit:
         wait_for(self.is_ready, "the page to be ready")
 
     def find(self, selector: str) -> list[Any]:
-        return [found for found in self.browser.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
+        return steady(lambda: [e for e in self.browser.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()])
+
+    def click(self, selector: str) -> None:
+        wait_for(lambda: self.find(selector), f"{selector} to be there")
+        steady(lambda: self.find(selector)[0].click())
 
     def text(self, selector: str) -> str:
         script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join('\\n')"
@@ -138,23 +156,22 @@ class Visit:
         return self.text("#ic-chat [data-testid=bot]")
 
     def ask(self, question: str) -> str:
-        box = self.find("#ic-question textarea")[0]
-        box.send_keys(question)
-        return self.after(lambda: box.send_keys(Keys.ENTER))
+        steady(lambda: self.find("#ic-question textarea")[0].send_keys(question))
+        return self.after(lambda: steady(lambda: self.find("#ic-question textarea")[0].send_keys(Keys.ENTER)))
 
     def upload(self, path: Path) -> str:
         chooser = wait_for(lambda: self.browser.find_elements(By.CSS_SELECTOR, "#ic-upload input[type=file]"), "upload")
         return self.after(lambda: chooser[0].send_keys(str(path)))
 
     def download(self, button: str, pattern: str) -> Path:
-        wait_for(lambda: self.find(button), "the download button")[0].click()
-        found = wait_for(lambda: list(self.downloads.glob(pattern)), f"{pattern} to be downloaded", 30)
+        self.click(button)
+        found = wait_for(lambda: list(self.downloads.glob(pattern)), f"{pattern} to be downloaded")
         return found[0]
 
     def settle(self) -> None:
         """Wait until a drawn figure has stopped moving, with the mouse out of the way."""
         self.browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 2, "y": 2})
-        wait_for(lambda: self.find("#ic-figure .js-plotly-plot .main-svg"), "the figure", 30)
+        wait_for(lambda: self.find("#ic-figure .js-plotly-plot .main-svg"), "the figure")
         time.sleep(1)
 
     def shot(self, name: str) -> None:
@@ -211,6 +228,13 @@ def test_a_newcomer_uploads_asks_the_three_jobs_and_takes_the_results_home(visit
 
     assert "gefitinib" in visit.ask("are they sensitive to gefitinib?").lower()
     visit.shot("drug")
+
+    visit.ask("undo")  # the response: it goes from the page as from the cells
+    assert "response" not in visit.text("#ic-figure-name").lower() + visit.text("#ic-table-name").lower()
+    visit.ask("export all this")
+    visit.shot("exported")
+    with zipfile.ZipFile(visit.download("#ic-exported a", "*.zip")) as archive:
+        assert {Path(name).suffix for name in archive.namelist()} >= {".h5ad", ".csv", ".py"}
     assert visit.hosts() <= {"127.0.0.1"}, "the page asked another machine for something"
 
 
@@ -224,11 +248,11 @@ def test_a_text_file_renamed_h5ad_is_one_sentence_and_the_chat_goes_on(visit: Vi
 
 
 def test_an_example_is_one_click_and_a_new_chat_forgets_it(visit: Visit) -> None:
-    visit.after(visit.find("#ic-examples button")[0].click)
+    visit.after(lambda: visit.click("#ic-examples button"))
     assert "Human islet" in visit.text("#ic-card")
-    assert any("types" in chip.text for chip in visit.find("#ic-suggestions button"))
-    visit.find("#ic-clear")[0].click()
-    wait_for(lambda: visit.answers() == 0 and "No cells yet" in visit.text("#ic-card"), "an empty page", 20)
+    assert "types" in visit.text("#ic-suggestions button")
+    visit.click("#ic-clear")
+    wait_for(lambda: visit.answers() == 0 and "No cells yet" in visit.text("#ic-card"), "an empty page")
 
 
 def test_what_is_typed_stays_text(visit: Visit) -> None:
@@ -241,12 +265,10 @@ def test_what_is_typed_stays_text(visit: Visit) -> None:
 @pytest.mark.parametrize("width", [390, 768, 1360])
 def test_no_width_breaks_the_page(visit: Visit, width: int) -> None:
     visit.resize(width, 844)
-    visit.after(visit.find("#ic-examples button")[0].click)
+    visit.after(lambda: visit.click("#ic-examples button"))
     visit.ask("What are these cells?")
     assert visit.overflow() <= 0
     visit.shot(f"width_{width}")
     visit.browser.execute_script("document.querySelector('#ic-theme').click()")
-    wait_for(
-        lambda: visit.browser.execute_script("return document.body.classList.contains('dark')"), "the dark page", 5
-    )
+    wait_for(lambda: visit.browser.execute_script("return document.body.classList.contains('dark')"), "the dark page")
     visit.shot(f"width_{width}_dark")

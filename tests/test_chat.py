@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import re
 import socket
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,10 +26,10 @@ from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
 from chat_ui.command import AddressError, check_address, free_port, wake_up
 from chat_ui.handlers import Conversation, View
-from chat_ui.plots import fit_page
+from chat_ui.plots import fit_page, short_name
 from instructcell.answers import titled
 from instructcell.errors import InstructCellError, ReadError
-from instructcell.events import CellsGenerated, Event, Failed, FigureReady, Progress, TableReady, TextDelta
+from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 
 TYPES = np.array(["type B pancreatic cell", "pancreatic A cell", "pancreatic D cell"])
 
@@ -62,7 +64,9 @@ def embedding_map(adata: AnnData, names: np.ndarray) -> Figure:
 class FakeSession:
     """Answers from a script: the words of a question choose what happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, ""
+        self.evidence: frozenset[str] = frozenset()
         self.adata: AnnData | None = None
         self.report: SimpleNamespace | None = None
         self.latest: object | None = None
@@ -88,7 +92,7 @@ class FakeSession:
             raise ReadError(f"{path.name} is not an .h5ad file: it holds text. Export it again from scanpy.")
         self.adata = cells()
         self.report = report(self.adata)
-        self.latest = None
+        self.latest, self.name = None, name
         yield TableReady("dataset", pd.DataFrame({"property": ["cells"]}))
         yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
 
@@ -97,6 +101,10 @@ class FakeSession:
             self.generated = cells(20)
             yield CellsGenerated(self.generated)
             yield TextDelta("Here are 20 pseudo-cells.")
+        elif "export" in text:
+            yield from self._export(["cells.h5ad", "types.csv"] if "all" in text else ["types.csv"])
+        elif "undo" in text:
+            self.evidence, self.generated = frozenset(), None
         elif "bug" in text:
             yield TextDelta("Let me see. ")
             raise KeyError("a bug of ours")
@@ -115,11 +123,20 @@ class FakeSession:
         adata.obs["instructcell_cell_type"] = pd.Categorical(names)
         self.latest = self.latest or object()
         counted = pd.Series(names).value_counts().rename_axis("cell_type").reset_index(name="cells")
-        yield TableReady("Cell types", counted)
-        yield FigureReady("Map", embedding_map(adata, names))
+        self.evidence = frozenset({"r1"})
+        yield TableReady("Cell types", counted, "r1")
+        yield TableReady("Markers", counted, "r1")
+        yield FigureReady("Map", embedding_map(adata, names), "r1")
         sentence = "These are mostly **type B pancreatic cells**: INS and IAPP are high."
         for word in sentence.split(" "):
             yield TextDelta(word + " ")
+
+    def _export(self, names: list[str]) -> Iterator[Event]:
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        for name in names:
+            (folder / name).write_text(name)
+        yield TableReady("files", pd.DataFrame({"file": names}))
+        yield FilesReady(tuple(folder / name for name in names))
 
 
 @pytest.fixture
@@ -162,7 +179,7 @@ def test_an_answer_grows_word_by_word_and_fills_map_table_and_download(
     assert lengths == sorted(lengths) and len(set(lengths)) > 5
     assert any("50%" in view.status for view in views) and views[-1].status == ""
     end = views[-1]
-    assert list(end.figures) == ["Map"] and list(end.tables) == ["Cell types"]
+    assert list(end.figures) == ["Map"] and list(end.tables) == ["Cell types", "Markers"]
     assert end.annotated is not None and end.annotated.name == "islet_instructcell.h5ad" and end.annotated.is_file()
 
 
@@ -203,6 +220,34 @@ def test_what_fails_after_the_answer_leaves_a_page_that_answers(
 def test_generated_cells_can_be_downloaded(conversation: Conversation) -> None:
     view = last(handlers.ask(conversation, "Generate 20 beta cells"))
     assert view.generated is not None and view.generated.is_file()
+
+
+def test_exported_files_are_offered_one_by_one_and_together(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    shown = last(handlers.ask(conversation, "What are these cells?")).tables
+    view = last(handlers.ask(conversation, "export all this"))
+    archive, *files = view.exported
+    assert [path.name for path in files] == ["cells.h5ad", "types.csv"] and list(view.tables) == list(shown)
+    assert sorted(zipfile.ZipFile(archive).namelist()) == ["cells.h5ad", "types.csv"]
+    again = last(handlers.ask(conversation, "export the table")).exported
+    assert [path.name for path in again] == ["types.csv"] and again[0].is_file()
+    assert not any(path.exists() for path in view.exported)
+
+
+def test_what_is_taken_back_goes_from_the_page(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    last(handlers.ask(conversation, "What are these cells?"))
+    before = last(handlers.ask(conversation, "generate 20 beta cells"))
+    assert before.generated is not None and before.tables and before.figures
+    view = last(handlers.ask(conversation, "undo"))
+    assert not view.tables and not view.figures and view.generated is None and not before.generated.exists()
+
+
+def test_the_card_is_of_the_cells_that_are_talked_about(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    conversation.session.name, conversation.session.report = "other.h5ad", report(cells(7))
+    view = last(handlers.ask(conversation, "generate"))
+    assert "other.h5ad" in view.card and ">7<" in view.card
 
 
 @pytest.mark.parametrize(
@@ -357,6 +402,8 @@ def test_a_figure_keeps_its_data_and_gains_room_for_a_long_legend() -> None:
     )
     fitted = fit_page(many)
     assert fitted.layout.height > fit_page(few).layout.height and fitted.layout.title.text is None
+    assert short_name("quiescent pancreatic stellate cell (1,024)") == "quiescent pancreatic… (1,024)"
+    assert short_name("T cell (3)") == "T cell (3)"
     assert many.layout.title.text == "Map of your cells" and len(fitted.data) == 20
 
 

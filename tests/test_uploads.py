@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import anndata
@@ -32,7 +31,8 @@ def cells() -> AnnData:
 
 @pytest.fixture
 def conversation(tiny_checkpoint: Path) -> Iterator[Conversation]:
-    opened = handlers.open_conversation(partial(Session, checkpoint=load_checkpoint(tiny_checkpoint)))
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    opened = handlers.open_conversation(lambda folder: Session(checkpoint=checkpoint, folder=folder))
     yield opened
     opened.close()
 

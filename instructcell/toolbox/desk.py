@@ -83,7 +83,7 @@ def export(box: Toolbox, asked: Export) -> Steps:
 
 
 def examples(box: Toolbox) -> Iterator[str]:
-    """Questions that fit what is loaded and known, the most useful first."""
+    """Questions that fit what is loaded and known and were not answered yet, the most useful first."""
     file, drugs = box.workspace.file, box.drugs.names
     able = box.able
     if file is None:
@@ -91,23 +91,28 @@ def examples(box: Toolbox) -> Iterator[str]:
         yield from (f"Generate 50 {example}s", f"What marks a {example}?", "What does GCG do?")
         return
     written = box.workspace.written(file.name)
+    answered = {result.tool for result in box.workspace.state.results if result.file == file.name}
     if tools.CELL_TYPE not in written:
         yield "Which cell types are these?"
-        yield "Is the quality of these cells good?"
+        if "quality" not in answered:
+            yield "Is the quality of these cells good?"
     types = types_found(box, file)
-    if box.workspace.state.pseudo is not None:
+    made = box.workspace.latest("generate", "compare_with_real")
+    if box.workspace.state.pseudo is not None and made is not None and made.tool == "generate":
         yield "Compare them with the real ones"
     if types:
         yield "Show me only the unsure ones"
-        yield f"Why are they called {types[0]}?"
+        if "explain" not in answered:
+            yield f"Why are they called {types[0]}?"
         generable = next((name for name in types if name in able), None)
         if generable is not None:
             yield f"Generate 50 {generable}s and put them on the map"
-        if len(types) > 1:
+        if "compare" not in answered and len(types) > 1:
             yield f"Compare {types[0]} with {types[1]}"
     if drugs:
         yield f"Would {drugs[0]} work on these cells?"
-        yield "Which drugs would hit these cells?"
+        if "rank_drugs" not in answered:
+            yield "Which drugs would hit these cells?"
     for column, values in groupings(file.adata.obs).items():
         kinds = sorted(values.unique())
         if len(kinds) <= MOST_COMPARED and cluster_column(file.adata.obs) != column:
