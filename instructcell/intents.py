@@ -21,7 +21,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 import pandas as pd
 from rapidfuzz import fuzz, process
-from sklearn.linear_model import LogisticRegression
 
 from instructcell import slots
 from instructcell.drugs import DrugMention, DrugSet
@@ -179,6 +178,9 @@ class Router:
         Of the exemplars [E, D], to spare the encoding.
     n_spelled
         So many of the first exemplars are spelled rightly; all by default.
+    weights
+        Of the regression, a row of D weights and an intercept for each intent in alphabetical order [I, D + 1], to
+        spare the fit.
     """
 
     def __init__(
@@ -187,17 +189,30 @@ class Router:
         exemplars: Sequence[tuple[str, str]],
         vectors: np.ndarray | None = None,
         n_spelled: int | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.encoder = encoder
         self.intents = np.asarray([intent for intent, _ in exemplars])
         self.texts = [text for _, text in exemplars][:n_spelled]
         self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
+        self.weights = self.fit() if weights is None else weights
 
-    @cached_property
-    def _classifier(self) -> LogisticRegression:
-        """Weighs the intents alike, however many exemplars they have; a fraction of a second."""
+    def fit(self) -> np.ndarray:
+        """Weights of a logistic regression that weighs the intents alike, however many exemplars they have."""
+        from sklearn.linear_model import LogisticRegression
+
         regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
-        return regression.fit(self.vectors, self.intents)
+        regression.fit(self.vectors, self.intents)
+        coefficients, intercepts = regression.coef_, regression.intercept_
+        if len(coefficients) == 1:  # of two intents only the second one's are kept
+            coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercepts / 2
+        return np.column_stack([coefficients, intercepts]).astype(np.float32)
+
+    def chances(self, vector: np.ndarray) -> pd.Series:
+        """What the regression makes of a sentence's vector [D]: a probability per intent."""
+        scores = self.weights[:, :-1] @ vector + self.weights[:, -1]
+        raised = np.exp(scores - scores.max())
+        return pd.Series(raised / raised.sum(), np.unique(self.intents))
 
     def spelled(self, text: str) -> str:
         """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
@@ -229,8 +244,7 @@ class Router:
             return [(OUT_OF_SCOPE, 1.0)]
         weights = np.exp((similarity[nearest] - similarity[nearest[0]]) / SHARPNESS)
         votes = pd.Series(weights).groupby(self.intents[nearest]).sum()
-        chances = pd.Series(self._classifier.predict_proba(vector[None])[0], self._classifier.classes_)
-        shares = (votes / votes.sum()).add(chances, fill_value=0.0).sort_values(ascending=False) / 2
+        shares = (votes / votes.sum()).add(self.chances(vector), fill_value=0.0).sort_values(ascending=False) / 2
         return [(str(intent), float(share)) for intent, share in shares.items()]
 
 
@@ -238,7 +252,8 @@ class Router:
 def load_router() -> Router:
     """The router over the shipped exemplars; loaded once per process."""
     written, exemplars = len(read_exemplars()), all_exemplars()
-    return Router(load_sentence_encoder(), exemplars, read_vectors(exemplars), written)
+    vectors, weights = read_vectors(exemplars)
+    return Router(load_sentence_encoder(), exemplars, vectors, written, weights)
 
 
 def all_exemplars() -> list[tuple[str, str]]:
@@ -259,23 +274,27 @@ def read_exemplars(name: str = "intents.tsv") -> list[tuple[str, str]]:
     return rows
 
 
-def read_vectors(exemplars: Sequence[tuple[str, str]]) -> np.ndarray | None:
-    """The exemplars' vectors [E, D] from the index, or None where they were made from other texts."""
+def read_vectors(exemplars: Sequence[tuple[str, str]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The exemplars' vectors [E, D] and the regression's weights, or None where they were made from other texts."""
     if not VECTORS.is_file():
-        return None
+        return None, None
     with np.load(VECTORS, allow_pickle=False) as saved:
-        return saved["vectors"].astype(np.float32) if str(saved["texts"]) == _fingerprint(exemplars) else None
+        if str(saved["texts"]) != _fingerprint(exemplars):
+            return None, None
+        return saved["vectors"].astype(np.float32), saved["weights"]
 
 
 def write_vectors() -> None:
-    """Encode the exemplars and keep their vectors beside the index; part of `make resources`."""
+    """Encode the exemplars and keep their vectors and the regression's weights; part of `make resources`."""
     exemplars = all_exemplars()
-    vectors = Router(load_sentence_encoder(), exemplars).vectors
-    np.savez_compressed(VECTORS, vectors=vectors.astype(np.float16), texts=_fingerprint(exemplars))
+    made = Router(load_sentence_encoder(), exemplars)
+    np.savez_compressed(
+        VECTORS, vectors=made.vectors.astype(np.float16), weights=made.weights, texts=_fingerprint(exemplars)
+    )
 
 
 def _fingerprint(exemplars: Sequence[tuple[str, str]]) -> str:
-    texts = "\n".join(text for _, text in exemplars)
+    texts = "\n".join("\t".join(exemplar) for exemplar in exemplars)
     return hashlib.sha256(f"{WEIGHTS_SHA256}\n{texts}".encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from instructcell.toolbox.cells import chosen, with_subtypes
 from instructcell.toolbox.core import Steps, Toolbox, reported, tool
 from instructcell.workspace import DataFile, Result, Selection
 
-FIRST_LOOK, READ_TOGETHER = 64, 16  # cells sampled for the opening sentence, and of them read in one prompt
+FIRST_LOOK, READ_TOGETHER = 32, 16  # cells sampled for the opening sentence, and of them read in one prompt
 EVIDENCE_TYPES, EVIDENCE_GENES = 4, 4  # cell types whose markers are cited, and how many of each
 SHOWN_BROADER = 3  # broader types, of cells that are sure of no narrower one
 
