@@ -539,7 +539,7 @@ FAULTS = {
         lambda: make(np.log(np.where(counts() == 0, np.nan, counts())), form="dense"), MatrixError, "NaN or infinite"
     ),
     "genes missing after a join": refused(
-        lambda: make(np.where(np.arange(N_GENES) < 100, np.nan, counts())), MatrixError, "100 genes have some.*inner"
+        lambda: make(np.where(np.arange(N_GENES) < 100, np.nan, counts())), MatrixError, "100 genes in all.*inner"
     ),
     "NaN everywhere": refused(lambda: make(np.full((5, 30), np.nan)), MatrixError, "150 NaN"),
     "z-scores alone": refused(
