@@ -15,6 +15,7 @@ from instructcell.workspace import Result
 
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
 SHOWN_GENES = 6
+NO_DECISION = "It is a graded prediction from expression, for research; it is not a treatment decision."
 Facts = Mapping[str, Any]
 
 
@@ -397,36 +398,57 @@ def realness_text(result: Result) -> str:
 def drug_text(result: Result) -> str:
     """Shares of the predicted response, by cell type where it is known, and what limits the prediction."""
     facts = result.facts
+    bulk = facts["route"] == "bulk"
+    sensitive = "more sensitive than the middle cell line" if bulk else "sensitive"
+    resistant = "the others less" if bulk else f"{facts['n_resistant']:,} resistant"
     text = (
         f"**{facts['drug']}**, {titled(facts['cells'])}: {facts['n_sensitive']:,} of {facts['n_cells']:,} cells "
-        f"({percent(facts['sensitive_share'])}) are predicted sensitive, {facts['n_resistant']:,} resistant; mean "
-        f"probability of being sensitive {facts['mean_p']:.2f}.\n"
+        f"({percent(facts['sensitive_share'])}) are predicted {sensitive}, {resistant}; mean "
+        f"probability of being sensitive {facts['mean_p']:.2f}"
     )
+    text += f", mean percentile among the cell lines {facts['mean_percentile']:.1f}.\n" if bulk else ".\n"
     if facts["by_type"]:
         lines = [
             f"- {row['cell_type']}: mean {row['mean_p']:.2f} ({row['cells']:,} cells)"
             for row in facts["by_type"][:SHOWN_TYPES]
         ]
         text += "\nMean probability by cell type:\n\n" + "\n".join(lines) + "\n"
+    if bulk:
+        return text + bulk_facts_text(result)
     return text + drug_facts_text(facts) + coverage_text(facts["coverage"], "The cells")
 
 
 def rank_text(result: Result) -> str:
-    """The known drugs by predicted response."""
+    """The screened drugs by predicted sensitivity, and those that hit a group more than what it is held against."""
     facts = result.facts
-    lines = [
-        f"**The drugs I know, by the predicted response of {titled(facts['cells'])}** ({facts['n_cells']:,} cells):\n"
-    ]
-    lines += [
-        f"- **{row['drug']}** (target {row['target']}): {percent(row['sensitive_share'])} of the cells predicted "
-        f"sensitive, mean probability {row['mean_p_sensitive']:.2f}"
-        for row in facts["drugs"]
-    ]
-    return "\n".join(lines) + (
-        "\n\nEach drug was learned from cells of its own studies (in the table), so that probabilities of two drugs "
-        "are not on one scale. It is a graded prediction from expression, for research; it is not a treatment "
-        "decision.\n"
-    )
+    lines = [f"**{facts['n_drugs']:,} drugs of the cell-line screens, by predicted sensitivity of the pooled cells**"]
+    for group in facts["groups"]:
+        lines.append(f"\n**{titled(group['group'])}** ({group['cells']:,} cells), the most sensitive first:\n")
+        lines += [
+            f"- **{row['drug']}** (target {row['target'] or 'not known'}): percentile {row['percentile']:.1f} among "
+            f"the cell lines; Spearman {row['held_out_spearman']:.2f} on lines left out"
+            for row in group["drugs"]
+        ]
+        if facts["compared"]:
+            lines.append(f"\n{_more_text(group, facts)}")
+    if facts["known"]:
+        places = "; ".join(
+            f"{row['drug']} is number {row['place']} (percentile {row['percentile']:.1f})" for row in facts["known"]
+        )
+        lines.append(f"\nOf the drugs that I also know from single cells, {places}.")
+    if facts["others"]:
+        lines.append(f"\nNot among the screened drugs, ask for them by name: {', '.join(facts['others'])}.")
+    return "\n".join(lines) + f"\n\n**What this rests on.** {' '.join(result.notes)} {NO_DECISION}\n"
+
+
+def _more_text(group: Facts, facts: Facts) -> str:
+    """The drugs to which a group is surely more sensitive than the rest."""
+    against, limit = titled(facts["against"]), f"q < {facts['q_below']:g}"
+    if not group["n_more"]:
+        return f"To no drug is it surely more sensitive than {against} ({limit})."
+    told = ", ".join(f"{row['drug']} (difference {row['difference']:.2f})" for row in group["more"])
+    drugs = "drug" if group["n_more"] == 1 else "drugs"
+    return f"It is more sensitive than {against} to {group['n_more']:,} {drugs} ({limit}), most to: {told}."
 
 
 def compare_drug_text(result: Result) -> str:
@@ -444,7 +466,14 @@ def compare_drug_text(result: Result) -> str:
             f"\n\n{facts['test']}: p = {facts['p_value']:.2g}. Cells of one sample are not independent of each other, "
             "so that the p-value is too small; read it beside the difference of the means."
         )
-    return "\n".join(lines) + tested + "\n" + drug_facts_text(facts)
+    rests = bulk_facts_text(result) if facts["route"] == "bulk" else drug_facts_text(facts)
+    return "\n".join(lines) + tested + "\n" + rests
+
+
+def bulk_facts_text(result: Result) -> str:
+    """What a prediction from the cell-line screens rests on, and what it is not."""
+    target = f"Target: {result.facts['target']}. " if result.facts["target"] else ""
+    return f"\n**What this rests on.** {target}{' '.join(result.notes)} {NO_DECISION}\n"
 
 
 def drug_facts_text(facts: Facts) -> str:
@@ -454,8 +483,7 @@ def drug_facts_text(facts: Facts) -> str:
     note = f" {facts['drug_note']}" if facts["drug_note"] else ""
     return (
         f"\n**What this rests on.**{target}{studies}{note} "
-        "On other kinds of cells than those it is extrapolation. It is a graded prediction from expression, for "
-        "research; it is not a treatment decision.\n"
+        f"On other kinds of cells than those it is extrapolation. {NO_DECISION}\n"
     )
 
 

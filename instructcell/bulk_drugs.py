@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from instructcell.drugs import ANALOGUES, drug_key
+from instructcell.drugs import ANALOGUES, TYPO, drug_key
 from instructcell.errors import DrugError
 
 LEAST_SPEARMAN = 0.2  # on held-out lines; a drug that was predicted worse is not answered
@@ -132,13 +132,19 @@ class ScreenedDrugs(Sequence[ScreenedDrug]):
         best = sorted((i for i in ratios if ratios[i] >= NEAR_NAME), key=lambda i: (-ratios[i], i))
         return [self.drugs[i].name for i in best[:n]]
 
+    def misspelt(self, text: str) -> ScreenedDrug | None:
+        """The one drug whose own name a text nearly is; None if it is none, or as near to two."""
+        key = drug_key(text)
+        near = difflib.get_close_matches(key, [drug_key(drug.name) for drug in self], n=2, cutoff=TYPO)
+        return self.drugs[self._keys[near[0]]] if len(near) == 1 else None
+
     def refusal(self, text: str) -> str:
         """Why a name that is not known is not answered, with the nearest names asked back."""
         near = self.close_to(text)
         asked = f" Did you mean {' or '.join(near)}? Ask again with that name." if near else ""
         return (
             f"'{text}' is none of the {len(self):,} drugs that were screened on cell lines (GDSC).{asked} A drug "
-            "outside the screens can be described by its structure or target: --smiles, --target."
+            "outside the screens can be described by its structure or target (smiles, target)."
         )
 
     def get(self, text: str) -> int:

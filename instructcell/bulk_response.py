@@ -6,7 +6,7 @@ relative to the screened cell lines and is no statement about patients.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,7 +135,7 @@ class DrugRanking:
         if len(self.comparison) and self.unit == "cell":
             found += (
                 "The test takes cells as independent. Cells of one sample are not: with several donors compare donors "
-                "(--replicate COLUMN).",
+                "(replicate: their column).",
             )
         return found
 
@@ -225,7 +225,7 @@ def find_screened(screen: Screen, name: str, *, smiles: str = "", target: str = 
     if not drug.reliable:
         raise DrugError(
             f"{drug.name} cannot be answered from expression: {drug.held_out_words}, and at least {LEAST_SPEARMAN} is "
-            "asked for. Ask for another drug of the same target, or rank all drugs (--drug all)."
+            "asked for. Ask for another drug of the same target, or rank all drugs."
         )
     return drug, weights
 
@@ -292,22 +292,33 @@ class Groups:
         missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(f"found no cells with {groupby} {', '.join(missing)}; it has {', '.join(sorted(known))}.")
-        rng, units = np.random.default_rng(seed), _column(adata, replicate) if replicate else None
-        kept, picked, sizes = [], [], []
-        for name in wanted:
-            members = chosen[labels == name]
-            if len(members) < LEAST_CELLS and compare is None and len(wanted) > 1:
-                continue
-            if len(members) < LEAST_CELLS:
-                raise ConfigError(f"found {len(members)} cells of '{name}', expected at least {LEAST_CELLS}.")
-            drawn = rng.choice(members, MOST_CELLS, replace=False) if len(members) > MOST_CELLS else members
-            kept.append(name)
-            picked.append(np.sort(drawn))
-            sizes.append(len(members))
-        if not kept:
+        members = {name: chosen[labels == name] for name in wanted}
+        if compare is None and len(wanted) > 1:
+            members = {name: found for name, found in members.items() if len(found) >= LEAST_CELLS}
+        if not members:
             raise ConfigError(f"no group of '{groupby}' has {LEAST_CELLS} cells; choose a coarser column.")
+        return cls.named(adata, members, replicate, seed)
+
+    @classmethod
+    def named(
+        cls, adata: AnnData, members: Mapping[str, np.ndarray], replicate: str | None = None, seed: int = 0
+    ) -> Groups:
+        """Groups from the positions of their cells, each of at most 2,000 cells drawn by the seed.
+
+        Raises
+        ------
+        ConfigError
+            A group has too few cells, or the column of replicates is not in the file.
+        """
+        rng, units = np.random.default_rng(seed), _column(adata, replicate) if replicate else None
+        picked = []
+        for name, rows in members.items():
+            if len(rows) < LEAST_CELLS:
+                raise ConfigError(f"found {len(rows)} cells of '{name}', expected at least {LEAST_CELLS}.")
+            drawn = rng.choice(rows, MOST_CELLS, replace=False) if len(rows) > MOST_CELLS else rows
+            picked.append(np.sort(drawn))
         of_units = tuple(np.full(len(r), "", object) if units is None else units[r] for r in picked)
-        return cls(tuple(kept), tuple(picked), of_units, tuple(sizes), replicate or "cell")
+        return cls(tuple(members), tuple(picked), of_units, tuple(map(len, members.values())), replicate or "cell")
 
 
 def _column(adata: AnnData, name: str) -> np.ndarray:

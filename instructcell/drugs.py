@@ -18,6 +18,7 @@ from instructcell.errors import DrugError
 TYPO = 0.85  # difflib ratio from which a long word may be a drug's name with a typing error
 TYPO_LETTERS = 7  # only words at least this long: "anti-PDL1" is not "anti-PD1" mistyped
 LONGEST_NAME = 8  # words
+LEAST_LETTERS = 4  # of a drug's name of another route in a sentence
 
 # Drugs that are near to a known one but are not it: never answered as the known one, whatever a checkpoint's file says.
 ANALOGUES = {"PLX4720": ("vemurafenib", "Zelboraf", "PLX4032", "RG7204")}
@@ -180,9 +181,16 @@ class DrugSet(Sequence[Drug]):
     True
     """
 
-    def __init__(self, drugs: Iterable[Drug | Mapping[str, Any]]) -> None:
-        """Keep the drugs in their order."""
+    def __init__(self, drugs: Iterable[Drug | Mapping[str, Any]], *, also: Iterable[Drug] = ()) -> None:
+        """Keep the drugs in their order.
+
+        Parameters
+        ----------
+        also
+            Drugs that another route answers: `mentions` finds them under their names, and nothing is guessed to be one.
+        """
         self.drugs = tuple(drug if isinstance(drug, Drug) else Drug.of(drug) for drug in drugs)
+        self.also = tuple(also)
 
     @classmethod
     def of(cls, drugs: Iterable[Drug | Mapping[str, Any]]) -> DrugSet:
@@ -247,7 +255,7 @@ class DrugSet(Sequence[Drug]):
         found = self._known(text)
         patterns = [match for pattern in (self._analogue_names, *UNKNOWN) for match in pattern.finditer(text)]
         words = re.finditer(r"[^\W\d_]+", text)
-        for match in (*patterns, *(word for word in words if self._misspelt(word[0]) is not None)):
+        for match in (*patterns, *(word for word in words if self._misspelt(word[0]) or self._nearly_other(word[0]))):
             if not any(match.start() < other.end and other.start < match.end() for other in found):
                 found.append(DrugMention(match[0], *match.span(), meant=self._misspelt(match[0])))
         return sorted(found, key=lambda mention: mention.start)
@@ -309,9 +317,10 @@ class DrugSet(Sequence[Drug]):
         while at < len(words):
             for last in range(min(at + LONGEST_NAME, len(words)) - 1, at - 1, -1):
                 start, end = words[at].start(), words[last].end()
-                position = self._keys.get(drug_key(text[start:end]))
-                if position is not None:
-                    found.append(DrugMention(text[start:end], start, end, self.drugs[position]))
+                key = drug_key(text[start:end])
+                drug = self.drugs[self._keys[key]] if key in self._keys else self._other_keys.get(key)
+                if drug is not None:
+                    found.append(DrugMention(text[start:end], start, end, drug))
                     at = last
                     break
             at += 1
@@ -344,6 +353,13 @@ class DrugSet(Sequence[Drug]):
         near = difflib.get_close_matches(key, [other for other in self._keys if other.isalpha()], n=1, cutoff=TYPO)
         return self.drugs[self._keys[near[0]]] if near else None
 
+    def _nearly_other(self, word: str) -> bool:
+        """Whether a long word is nearly the name of a drug of another route."""
+        key = drug_key(word)
+        if len(key) < TYPO_LETTERS or not key.isalpha():
+            return False
+        return bool(difflib.get_close_matches(key, self._other_words, n=1, cutoff=TYPO))
+
     def _analogue_of(self, name: str) -> Drug | None:
         """The drug of the set that a drug outside it is a near analogue of."""
         key = drug_key(name)
@@ -363,4 +379,19 @@ class DrugSet(Sequence[Drug]):
             for synonym in drug.synonyms:
                 if (key := drug_key(synonym)) not in others:
                     keys.setdefault(key, i)
+        return keys
+
+    @cached_property
+    def _other_words(self) -> list[str]:
+        """One-word names of the drugs of another route that may be misspelt."""
+        return [key for key in self._other_keys if key.isalpha() and len(key) >= TYPO_LETTERS]
+
+    @cached_property
+    def _other_keys(self) -> dict[str, Drug]:
+        """The drugs of another route by key; a bare number or a very short word in a sentence is none of them."""
+        keys: dict[str, Drug] = {}
+        for drug in self.also:
+            for name in (drug.name, *drug.synonyms):
+                if len(key := drug_key(name)) >= LEAST_LETTERS and not key.isdigit():
+                    keys.setdefault(key, drug)
         return keys

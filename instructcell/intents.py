@@ -71,6 +71,7 @@ SPECIES_WORDS = {
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = r"(?:(?:what(?:'s|\s+is|\s+are)|define|explain|tell me about)\s+)?(?:(?:an?|the)\s+)?"
 FOLLOW_UP = re.compile(r"^\s*(and|what about|how about|now|also|then|same|or|but|again)\b", re.IGNORECASE)
+PLACE = re.compile(r"^\s*(?:in|on|of|for|among|within)\b", re.IGNORECASE)  # "in the alpha cells?"
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
 TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
 # What stands before a value that points at cells, and behind it.
@@ -332,6 +333,8 @@ def understand(
     taken += [(mention.start, mention.end) for mention in named_drugs]
     selection, rest = find_selection(text, obs, taken)
     n, library_size, seed = find_numbers(slots.RESOLUTION.sub(" ", rest))
+    for mention in named_drugs:  # no cell type is meant by a drug's name, however near it is to one
+        rest = rest.replace(mention.written, " ")
     cell_type = find_cell_type(rest, labels)
     column = slots.find_column(text, obs)
     request = Request(
@@ -359,9 +362,10 @@ def understand(
     )
     votes = router.votes(generic(text, request, router.spelled))
     short = 3 if request.cells is None else 5  # "the last 10 cells?" goes on as well
-    follow_up = last is not None and (FOLLOW_UP.match(text) is not None or len(text.split()) <= short)
+    goes_on = FOLLOW_UP.match(text) or (PLACE.match(text) and len(text.split()) < 6) or len(text.split()) <= short
+    follow_up = last is not None and bool(goes_on)
     decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
-    if decided.intent in (COMPARE, COMPARE_DRUG):
+    if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
         decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
         if decided.intent == COMPARE_DRUG and len(decided.groups) < 2 and decided.drugs:
             decided = replace(decided, intent=DRUG)  # "gefitinib vs these cells?"
@@ -395,9 +399,11 @@ def _groups(
         name = _type_name(find_cell_type(rest, labels), mentions)
         if name:
             cells = (cells or ALL).model_copy(update={"cell_type": name})
-        if cells is None and obs is not None:
-            words = [word for word in re.findall(r"[\w-]+", part) if word.lower() not in FILLERS]
-            cells = slots.near_value(" ".join(words), obs) if words else None
+        words = " ".join(word for word in re.findall(r"[\w-]+", part) if word.lower() not in FILLERS)
+        if cells is None and words and obs is not None:
+            cells = slots.near_value(words, obs)
+        if cells is None and (meant := load_name_book().cell_types(f"{words} cells")):  # "alpha" of "alpha and beta"
+            cells = Cells(cell_type=_title(meant[0].id, labels)) if meant[0].start == 0 else None
         return cells
 
     found = slots.find_groups(text, types, parse, column, obs)
@@ -419,7 +425,9 @@ def _decide(
     if command is not None:
         return _filled(replace(request, intent=command))
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
-    if any(mention.drug is not None for mention in request.drugs) and best not in (GENE, HELP, COMPARE_DRUG):
+    groups = slots.COMPARES.search(request.text) or request.column or slots.EACH_GROUP.search(request.text)
+    apart = (GENE, HELP, COMPARE_DRUG) if groups else (GENE, HELP)
+    if any(mention.drug is not None for mention in request.drugs) and best not in apart:
         best, clear = DRUG, True
         if last is not None and last.intent == DRUG and request.cells is None and not request.type_name:
             request = replace(request, points_back=True)  # "and PLX4720?" is about the same cells
@@ -524,6 +532,10 @@ def _about_pseudo(request: Request, best: str, *, made: bool, **_: bool) -> str 
     )
     if not made or best == DOWNLOAD:
         return None
+    if generated and request.n is None and best != HELP:
+        held = slots.REAL.search(request.text) and slots.RESEMBLES.search(request.text)
+        if held or (best == QUALITY and not slots.QUALITY.search(request.text)):
+            return REAL
     if best == REAL or (
         slots.REAL.search(request.text) and (slots.COMPARES.search(request.text) or request.points_back)
     ):
@@ -591,7 +603,7 @@ def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | 
     said = request.cells.short() if request.cells is not None else {}
     by_answers = {"confidence_below", "confidence_above", "response"} & set(said) or said.get("cell_type")
     shows = slots.SHOWS_CELLS.search(request.text) and not slots.COUNTS.search(request.text)
-    return SELECT if by_answers and shows and best in (SELECT, ANNOTATE, SUBSET, MAP, FIND) else None
+    return SELECT if by_answers and shows and best in (SELECT, ANNOTATE, SUBSET, MAP, FIND, EXPLAIN) else None
 
 
 def _comparing(request: Request, best: str, *, loaded: bool, known_drug: bool, **_: bool) -> str | None:
@@ -713,7 +725,7 @@ def _without(text: str, spans: Spans) -> str:
 
 def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMention, ...]:
     """Every drug that a text names, known or not, outside the spans of other names."""
-    found = [mention for mention in drugs.mentions(text) if mention.drug or not _overlaps(mention, taken)]
+    found = [mention for mention in drugs.mentions(text) if _stands(mention, drugs, taken)]
     known = [mention for mention in found if mention.drug is not None]
     places = [DRUG_BEFORE.search(text, 0, mention.start) for mention in known]
     places += [DRUG_BEHIND.match(text, mention.end) for mention in known]
@@ -723,6 +735,13 @@ def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMentio
         if other is not None and not _overlaps(other, [*taken, *((one.start, one.end) for one in found)]):
             found.append(other)
     return tuple(sorted(found, key=lambda mention: mention.start))
+
+
+def _stands(mention: DrugMention, drugs: DrugSet, taken: Spans) -> bool:
+    """Whether a drug is meant where a gene or type stands too: one of the checkpoint, or one with a longer name."""
+    if mention.drug is None:
+        return not _overlaps(mention, taken)
+    return mention.drug in drugs or not any(start <= mention.start and mention.end <= end for start, end in taken)
 
 
 def _unknown_drug(match: re.Match[str] | None) -> DrugMention | None:

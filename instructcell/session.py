@@ -32,6 +32,8 @@ from instructcell.retrieval import answer_knowledge, load_index
 from instructcell.retrieval.names import load_name_book
 from instructcell.toolbox import Toolbox
 from instructcell.toolbox.arguments import ALL, MOST_PSEUDO_CELLS, Cells
+from instructcell.toolbox.cells import OWN_CLUSTERS
+from instructcell.toolbox.core import as_drug
 from instructcell.toolbox.data import card, groupings
 from instructcell.toolbox.desk import examples
 from instructcell.workspace import Result, Workspace
@@ -224,6 +226,7 @@ class Session:
     def warm_up(self) -> None:
         """Load what the first answer needs, so that it need not wait."""
         self.checkpoint  # noqa: B018 - a property that loads
+        self.toolbox.answerable  # noqa: B018 - as above
         intents.load_router()
         load_index()
         load_name_book()
@@ -317,7 +320,7 @@ class Session:
             text,
             router=intents.load_router(),
             labels=self.checkpoint.labels,
-            drugs=self.toolbox.drugs,
+            drugs=self.toolbox.answerable,
             obs=None if self.adata is None else self.adata.obs,
             last=self._last,
             files=list(self.workspace.files),
@@ -621,14 +624,17 @@ class Session:
     def _drug(self, request: Request) -> Answer:
         names = ", ".join(self.toolbox.drugs.names)
         if not request.drugs:
-            yield TextDelta(f"Which drug do you mean? I know: {names}.")
+            n = len(self.toolbox.screen.drugs)
+            yield TextDelta(f"Which drug do you mean? I know {names}, and {n:,} drugs of cell-line screens by name.")
             return
         known = list({mention.drug.name: mention.drug for mention in request.drugs if mention.drug}.values())
         yield from self._refuse_drugs(request, bool(known))
         if known and self.adata is None:
             for drug in known:
                 facts = {"target": drug.target, "studies": list(drug.studies), "drug_note": drug.note}
-                yield TextDelta(f"**{drug.name}** is a drug I was trained on.{answers.drug_facts_text(facts)}\n")
+                own = self.toolbox.drugs.find(drug.name) is not None
+                how = "I was trained on" if own else "of the cell-line screens I learned from"
+                yield TextDelta(f"**{drug.name}** is a drug {how}.{answers.drug_facts_text(facts)}\n")
             yield from self._needs_cells("To predict a response I need cells.")
             return
         if not known:
@@ -655,7 +661,10 @@ class Session:
                     f"Did you mean **{drug.name}**? (*Yes*, or name one of: {', '.join(drugs.names)}.)"
                 )
                 return
-        refusal = drugs.refusal(list(dict.fromkeys(mention.written for mention in unknown)))
+        written, screened = list(dict.fromkeys(mention.written for mention in unknown)), self.toolbox.screen.drugs
+        refusal = " ".join([drugs.refusal(written), *map(screened.refusal, written)])
+        if not meant and len(written) == 1 and (near := screened.misspelt(written[0])) is not None:
+            self._offers = [replace(request, drugs=(replace(unknown[0], drug=as_drug(near)),))]  # for "yes"
         if not others_known:
             raise DrugError(refusal)
         yield TextDelta(f"{refusal}\n\n")
@@ -676,9 +685,16 @@ class Session:
         if self.adata is None:
             yield from self._needs_cells("To rank drugs I need cells.")
             return
+        yield TextDelta("Ranking the drugs of the cell-line screens.\n\n")
+        if len(request.groups) > 1:
+            yield from self._ask("rank_drugs", cells=request.groups[0], against=request.groups[1])
+            return
         cells = yield from self._cells(request)
-        yield TextDelta("Reading the cells for each drug I know.\n\n")
-        yield from self._ask("rank_drugs", cells=cells)
+        if request.column == tools.CELL_TYPE and tools.CELL_TYPE not in self.workspace.written(self.name):
+            yield from self._call("annotate")
+        if request.column == OWN_CLUSTERS and OWN_CLUSTERS not in self.adata.obs:
+            yield from self._call("cluster")
+        yield from self._ask("rank_drugs", cells=cells, by=request.column)
 
     def _compare_drug(self, request: Request) -> Answer:
         if self.adata is None:

@@ -97,7 +97,10 @@ ON_MAP = re.compile(
     r"|\bon\s+(?:the|a|my)\s+(?:map|umap)\b|\boverlay\b",
     re.IGNORECASE,
 )
-WHY = re.compile(r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come)\b", re.IGNORECASE)
+WHY = re.compile(r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come|what\s+makes\s+you|on\s+what\s+grounds"
+    r"|based\s+on\s+what|what\s+speaks\s+for)\b",
+    re.IGNORECASE,
+)
 WHY_NOT = re.compile(
     r"\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
     r"|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
@@ -122,12 +125,23 @@ COMPARES = re.compile(
     r"|\bchanged?\b|\bhigher\s+in\b|\bup\s+in\b|\bthan\b",
     re.IGNORECASE,
 )
+# Words that hold pseudo-cells against real ones, beside those of any comparison.
+RESEMBLES = re.compile(
+    r"\bresembl\w+|\blook\w*\s+like\b|\bmatch\w*|\b(?:close|similar|alike)\b|\bgood\b|\btell\b.*\bfrom\b",
+    re.IGNORECASE,
+)
 REAL = re.compile(
-    r"\b(?:real|measured|actual|original|true|my)\s+(?:ones?|cells?|data|counterparts?)\b"
+    r"\b(?:real|measured|actual|original|true|my)\s+(?:[\w-]+\s+)?(?:ones?|cells?|data|counterparts?)\b"
     r"|\breal(?:istic|ism)?\b|\boriginals\b",
     re.IGNORECASE,
 )
 DRUGS = re.compile(r"\b(?:drugs?|compounds?|treatments?|inhibitors?|medicines?|therap(?:y|ies))\b", re.IGNORECASE)
+# Questions about each of several groups: "which type responds best?"
+EACH_GROUP = re.compile(
+    r"\b(?:which|what)\s+(?:\w+\s+){0,2}?(?:types?|clusters?|groups?|conditions?|donors?|populations?|samples?)\b"
+    r"|\b(?:each|every|per)\b",
+    re.IGNORECASE,
+)
 WHICH_DRUG = re.compile(
     r"\b(?:which|what|any|best|rank|list|order|suggest|recommend|screen|try|test)\b.*\b(?:drugs?"
     r"|compounds?|treatments?|inhibitors?|medicines?|therap(?:y|ies))\b"
@@ -170,6 +184,9 @@ SPLITS = (
     re.compile(
         r"\b(?:compare|contrast|separate|distinguish(?:es)?)\s+(?P<a>.+?)\s+(?:with|to|against|and"
         r"|from|versus|vs\.?)\s+(?P<b>.+)$", re.IGNORECASE),
+    re.compile(
+        r"\b(?:more|better|less|worse|stronger|harder|higher|lower)\b(?:\s+\w+)?\s+(?:in|on|against|for)\s+(?P<a>.+?)"
+        r"\s+than\s+(?:(?:in|on|against|for)\s+)?(?P<b>.+)$", re.IGNORECASE),
     re.compile(
         r"\b(?:do|does|did|are|is|hit|hits|kill)\s+(?P<a>.+?)\s+(?:differ(?:ent)?|more\s+\w+|more"
         r"|higher|better|less\s+\w+|less|stronger)\s+(?:from|than)\s+(?P<b>.+)$", re.IGNORECASE),

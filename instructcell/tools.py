@@ -480,18 +480,25 @@ def rank_drugs_steps(
     drugs: Sequence[str] | None = None,
     reading: Reading = AS_FOUND,
     rows: Sequence[int] | np.ndarray | None = None,
+    groups: Groups | None = None,
     report: DatasetReport | None = None,
     screen: Screen | None = None,
     seed: int = 0,
 ) -> Steps[DrugRanking]:
-    """Work of `rank_drugs`, yielding (done, total); with `rows` only those cells are ranked."""
+    """Work of `rank_drugs`, yielding (done, total); with `rows` only those cells are ranked.
+
+    `groups`, instead of `groupby` and `compare`, are any cells, whether or not a column tells them apart.
+    """
     screen = screen or load_screen()
-    groups = Groups.of(adata, groupby, compare, replicate, None if rows is None else np.asarray(rows), seed)
+    if groups is None:
+        groups = Groups.of(adata, groupby, compare, replicate, None if rows is None else np.asarray(rows), seed)
     report = report or look(adata, screen.genes, reading)
     return (yield from rank_steps(adata, groups, report, reading=reading, screen=screen, drugs=drugs))
 
 
-def choose_route(loaded: Checkpoint, drug: str, route: str = "auto", *, described: bool = False) -> str:
+def choose_route(
+    loaded: Checkpoint, drug: str, route: str = "auto", *, described: bool = False, screen: Screen | None = None
+) -> str:
     """ "cell" where the checkpoint knows the drug, else "bulk"; a route that was asked for is kept.
 
     Raises
@@ -508,9 +515,10 @@ def choose_route(loaded: Checkpoint, drug: str, route: str = "auto", *, describe
     known = drugs_of(loaded)
     if known.find(drug) is not None:
         return "cell"
-    if described or load_screen().drugs.find(drug) is not None:
+    screened = (screen or load_screen()).drugs
+    if described or screened.find(drug) is not None:
         return "bulk"
-    raise DrugError(f"{known.refusal([drug])} {load_screen().drugs.refusal(drug)}")
+    raise DrugError(f"{known.refusal([drug])} {screened.refusal(drug)}")
 
 
 def work(

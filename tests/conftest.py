@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_screen as screens
 from anndata import AnnData
 
+from instructcell.bulk import Screen
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
 
@@ -36,6 +38,14 @@ def tiny_qwen_model(tiny_causal_processor: InstructCellProcessor) -> InstructCel
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved checkpoint folder with a tiny random T5."""
     return tiny.make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture
+def tiny_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """The made-up screen in the place of the one that ships, for every toolbox."""
+    made_up = screens.made_up_screen()
+    monkeypatch.setattr("instructcell.toolbox.core.load_screen", lambda: made_up)
+    return made_up
 
 
 @pytest.fixture

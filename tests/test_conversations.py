@@ -27,7 +27,7 @@ def checkpoint(tiny_checkpoint):
 
 
 @pytest.fixture
-def session(synthetic_adata, checkpoint, tmp_path):
+def session(synthetic_adata, checkpoint, tmp_path, tiny_screen):
     cells = synthetic_adata.copy()
     cells.obs["leiden"] = pd.Categorical([str(i % 3) for i in range(cells.n_obs)])
     cells.obs["condition"] = ["stim" if i % 2 else "ctrl" for i in range(cells.n_obs)]
@@ -67,6 +67,7 @@ def test_a_scripted_conversation_goes_as_written(conversation):
         (["only the stim cells", "all cells again"], "select", "the data"),
         (["Would gefitinib work on the last 4 cells?", "and PLX4720?"], "drug_response", "the last 4 cells"),
         (["only cluster 1", "undo", "which drugs would hit these cells?"], "rank_drugs", "the data"),
+        (["Would Islettinib work on cluster 1?", "and Apatinol?"], "drug_response", "leiden 1"),
     ],
 )
 def test_a_follow_up_is_about_the_cells_that_were_talked_about(session, sentences, tool, cells):
@@ -152,6 +153,9 @@ QUESTIONS = [
     "compare stim with ctrl",
     "Would gefitinib work on these cells?",
     "which drugs would hit these cells?",
+    "which drugs would hit cluster 1 more than cluster 2?",
+    "Would Islettinib work?",
+    "does Bcellimab work better in stim than in ctrl?",
     "compare the response to gefitinib between stim and ctrl",
     "Which genes mark delta cells best?",
     "What purpose does GCG serve?",

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 
 from instructcell import intents, pl
+from instructcell.bulk import load_screen
 from instructcell.checkpoint import load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, Progress, TableReady, TextDelta
 from instructcell.intents import Request, find_selection
 from instructcell.labels import LabelSet
+from instructcell.retrieval.names import load_name_book
 from instructcell.session import Session, failure
+from instructcell.toolbox.core import as_drug
 from instructcell.toolbox.types import agrees
 
 PANCREATIC = ("pancreatic A cell", "type B pancreatic cell", "pancreatic D cell")
@@ -34,7 +37,7 @@ def adata(synthetic_adata):
 
 
 @pytest.fixture
-def session(adata, checkpoint):
+def session(adata, checkpoint, tiny_screen):
     return Session(adata, checkpoint=checkpoint)
 
 
@@ -256,6 +259,44 @@ def test_no_to_a_mistyped_drug_predicts_nothing(session):
 def test_an_analogue_is_refused_with_the_drug_that_is_known(session):
     failed = one(session.send("Would Zelboraf kill these cells?"), Failed)
     assert "PLX4720 is a near analogue of Zelboraf" in f"{failed.message} {failed.remedy}"
+
+
+def test_a_screened_drug_is_answered_with_its_spearman_and_its_caveat(session):
+    told = said(session.send("Would Islettinib work on the first 9 cells?"))
+    assert "**Islettinib**, the first 9 cells" in told
+    assert "Spearman 0.60 on cell lines left out" in told and "no statement about a patient" in told
+
+
+def test_which_drugs_would_hit_a_cluster_is_a_ranking_of_the_screened_ones(session):
+    events = list(session.send("Which drugs would hit cluster 1?"))
+    (result,) = session.history[-1].results
+    assert (result.tool, result.facts["cells"]) == ("rank_drugs", "leiden 1")
+    assert "Islettinib" in said(events) and "by name: gefitinib" in said(events)
+
+
+def test_a_mistyped_screened_drug_is_refused_with_the_near_name_and_yes_goes_on(session):
+    failed = one(session.send("Would Islettinab work?"), Failed)
+    assert "Did you mean Islettinib" in f"{failed.message} {failed.remedy}"
+    assert session.drug_result is None
+    assert "**Islettinib**" in said(session.send("yes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "drugs"),
+    [
+        ("how would cells react to 123138 counts?", []),  # a drug's number is a number in a sentence
+        ("how many cells express TRAIL?", []),
+        ("would TRAIL kill the cells?", []),
+        ("is AKT inhibitor VIII any good here?", ["AKT inhibitor VIII"]),
+        ("would Tarceva work?", ["Erlotinib"]),
+        ("Iressa or erlotinib?", ["gefitinib", "Erlotinib"]),
+    ],
+)
+def test_names_of_screened_drugs_are_found_in_a_sentence(text, drugs):
+    known = DrugSet(DrugSet.default(), also=map(as_drug, load_screen().drugs))
+    genes = [(mention.start, mention.end) for mention in load_name_book().genes(text)]
+    found = [mention.drug.name for mention in intents.find_drugs(text, known, genes) if mention.drug is not None]
+    assert found == drugs
 
 
 def test_a_type_that_cannot_be_generated_is_refused_by_name(session):

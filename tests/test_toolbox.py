@@ -36,7 +36,7 @@ def adata(synthetic_adata):
 
 
 @pytest.fixture
-def box(adata, checkpoint):
+def box(adata, checkpoint, tiny_screen):
     toolbox = Toolbox(checkpoint=checkpoint)
     toolbox.open(adata, "cells")
     return toolbox
@@ -67,6 +67,8 @@ def test_every_tool_has_a_schema_that_json_can_hold(box):
         ("select", {"cells": {"cluster": "1"}}),
         ("drug_response", {"drug": "gefitinib"}),
         ("rank_drugs", {"cells": {"random": 6}}),
+        ("drug_response", {"drug": "Islettinib", "cells": {"first": 9}}),
+        ("rank_drugs", {"by": "condition"}),
         ("compare_drug", {"drug": "gefitinib", "by": "condition"}),
         ("markers", {"cell_type": "delta cell"}),
         ("knowledge", {"question": "What does GCG do?"}),
@@ -255,3 +257,60 @@ def test_export_writes_files_whose_names_stay_in_the_folder(adata, checkpoint, t
     assert all(path.is_relative_to(tmp_path) and path.is_file() for path in result.payload)
     assert {"pseudo_cells.h5ad", "repeat_these_steps.py"} <= set(result.facts["files"])
     assert any(name.endswith("_instructcell.h5ad") for name in result.facts["files"])
+
+
+# ---- drugs by either route
+
+
+def test_a_screened_drug_is_answered_by_the_bulk_route_with_how_well_it_was_predicted(box, adata):
+    result = box.run("drug_response", drug="Insulix")
+    assert (result.facts["route"], result.facts["drug"], result.facts["spearman"]) == ("bulk", "Islettinib", 0.6)
+    assert result.facts["mean_percentile"] == pytest.approx(result.payload.table["percentile"].mean())
+    assert any("no statement about a patient" in note for note in result.notes)
+    assert adata.obs["instructcell_sensitivity"].notna().all()
+
+
+def test_a_drug_of_the_checkpoint_is_answered_from_single_cells(box):
+    result = box.run("drug_response", drug="gefitinib")
+    assert (result.facts["route"], result.facts["spearman"], result.notes) == ("cell", None, ())
+
+
+def test_the_answer_of_the_other_route_is_kept_under_the_drugs_name(box, adata):
+    box.run("drug_response", drug="Islettinib")
+    before = adata.obs["instructcell_sensitivity"].copy()
+    box.run("drug_response", drug="gefitinib")
+    assert "instructcell_sensitivity" not in adata.obs
+    pd.testing.assert_series_equal(adata.obs["instructcell_sensitivity_Islettinib"], before, check_names=False)
+
+
+def test_a_drug_that_no_route_knows_is_refused_with_near_names(box):
+    with pytest.raises(InstructCellError, match="'Apatinib' is not a drug this checkpoint.*Did you mean Apatinol"):
+        box.run("drug_response", drug="Apatinib")
+
+
+def test_a_group_is_ranked_and_held_against_all_other_cells(box):
+    box.run("drug_response", drug="Islettinib")
+    result = box.run("rank_drugs", cells={"response": "sensitive"})
+    (group,) = result.facts["groups"]
+    assert group["drugs"][0]["drug"] == "Islettinib" and group["drugs"][0]["held_out_spearman"] == 0.6
+    assert "Islettinib" in [row["drug"] for row in group["more"]]
+    assert result.facts["against"] == "all other cells"
+    assert set(result.tables) == {"drugs", "drugs between groups"}
+    assert "Noisolol" not in set(result.tables["drugs"]["drug"])  # predicted too badly to be ranked
+
+
+def test_the_groups_of_a_column_are_ranked_each(box):
+    result = box.run("rank_drugs", by="leiden")
+    assert [group["group"] for group in result.facts["groups"]] == ["0", "1", "2"]
+    assert set(result.tables["drugs between groups"]["against"]) == {"the other groups"}
+
+
+def test_too_few_cells_are_not_ranked(box):
+    with pytest.raises(InstructCellError, match="found 3 cells of 'the first 3 cells', expected at least 5"):
+        box.run("rank_drugs", cells={"first": 3})
+
+
+def test_a_drug_of_the_screens_is_compared_between_groups(box):
+    result = box.run("compare_drug", drug="Bcellimab", by="condition")
+    assert result.facts["route"] == "bulk" and result.facts["p_value"] is not None
+    assert "Bcellimab: Spearman 0.40" in " ".join(result.notes)

@@ -133,7 +133,15 @@ class Generate(Arguments):
 class DrugOf(OfCells):
     """Arguments of `drug_response`."""
 
-    drug: Annotated[str, Field(description="Name or synonym of a drug.")]
+    drug: Annotated[str, Field(min_length=1, max_length=200, description="Name or synonym of a drug.")]
+
+
+class RankDrugs(OfCells):
+    """Arguments of `rank_drugs`."""
+
+    against: Annotated[Cells | None, Field(description="Another group; all other cells by default.")] = None
+    by: Annotated[str, Field(description="Column of obs whose groups are ranked, instead of one group.")] = ""
+    replicate: Annotated[str, Field(description="Column of obs with donors: then donors are compared, not cells.")] = ""
 
 
 class CompareDrug(DrugOf):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ from anndata import AnnData
 from pydantic import ValidationError
 
 from instructcell import tools
+from instructcell.bulk import Screen, load_screen
+from instructcell.bulk_drugs import ScreenedDrug
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint
-from instructcell.drugs import DrugSet
+from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import Progress
 from instructcell.toolbox.arguments import Arguments, problem
 from instructcell.workspace import DataFile, Result, Step, Workspace, unique_name
 
 Steps = Generator[Progress, None, Result]
+SCREENS = "GDSC1 and GDSC2, cancer cell lines"
 Implementation = Callable[["Toolbox", Any], Steps]
 
 
@@ -118,6 +122,16 @@ class Toolbox:
         """The drugs the checkpoint was trained on."""
         return tools.drugs_of(self.checkpoint)
 
+    @cached_property
+    def answerable(self) -> DrugSet:
+        """The same, and beside them the drugs of the cell-line screens, which the bulk route answers."""
+        return DrugSet(self.drugs, also=map(as_drug, self.screen.drugs))
+
+    @cached_property
+    def screen(self) -> Screen:
+        """The screens of cell lines that the bulk route learned from."""
+        return load_screen()
+
     @property
     def able(self) -> list[str]:
         """Cell types that can be generated, the best known first."""
@@ -200,6 +214,12 @@ class Toolbox:
         """Each tool's name, description and JSON schema."""
         for one in TOOLS.values():
             yield one.schema()
+
+
+def as_drug(screened: ScreenedDrug) -> Drug:
+    """A drug of the cell-line screens, with how well it was predicted on lines that were left out as its note."""
+    note = f"How well it was predicted: {screened.held_out_words}."
+    return Drug(screened.name, screened.synonyms, screened.target, (SCREENS,), note)
 
 
 def reported(steps: tools.Steps[Any], what: str) -> Generator[Progress, None, Any]:
