@@ -13,6 +13,7 @@ import gradio as gr
 from chat_ui import handlers
 from chat_ui.card import dataset_card
 from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
+from chat_ui.plots import has_cells
 from chat_ui.theme import STYLE_SHEET, page_theme
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ FORMATS = (
     '<p class="ic-formats">.h5ad .h5 .loom .h5mu .csv .tsv, the three files of a 10x matrix, or a .zip of one of these '
     f"or of a .zarr, up to {LIMIT}. They stay on this machine.</p>"
 )
+CHOOSE = "Ask about the cells I draw around"
+# The places in the file of the cells that are marked in the figure; `meta` tells traces of cells from others.
+MARKED = """(state, name) => {
+  const plot = document.querySelector('#ic-figure .js-plotly-plot')
+  const traces = ((plot && plot._fullData) || []).filter(trace => trace.meta === 'cells' && trace.selectedpoints)
+  return [state, name, traces.flatMap(trace => [...trace.selectedpoints].map(i => trace.customdata[i][0]))]
+}"""
 TOGGLE_THEME = "() => { document.body.classList.toggle('dark') }"
 
 
@@ -76,6 +84,7 @@ class Widgets:
     figure_box: gr.Group
     figure_name: gr.Radio
     figure: gr.Plot
+    choose: gr.Button
     table_box: gr.Group
     table_name: gr.Radio
     table: gr.Dataframe
@@ -190,13 +199,16 @@ def _results_panel() -> tuple[Any, ...]:
     )  # fmt: skip
     with gr.Group(visible=False, elem_id="ic-map") as figure_box:
         figure_name = gr.Radio([], show_label=False, label="Figure", container=False, elem_id="ic-figure-name")
+        choose = gr.Button(
+            CHOOSE, size="sm", visible=False, min_width=0, scale=0, elem_classes="ic-chip", elem_id="ic-choose"
+        )
         figure = gr.Plot(show_label=False, label="Figure", container=False, elem_id="ic-figure")
     with gr.Group(visible=False, elem_id="ic-results-table") as table_box:
         table_name = gr.Radio([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
         table = gr.Dataframe(
             interactive=False, show_label=False, label="Table", max_height=300, buttons=[], elem_id="ic-table"
         )
-    return hint, figure_box, figure_name, figure, table_box, table_name, table, annotated, generated, exported
+    return hint, figure_box, figure_name, figure, choose, table_box, table_name, table, annotated, generated, exported
 
 
 @dataclass(frozen=True)
@@ -222,6 +234,10 @@ class Visits:
         if paths:
             path = handlers.gather(conversation, [Path(path) for path in paths])
             yield from drawn(conversation, handlers.load(conversation, path))
+
+    def choose(self, conversation: Conversation, figure: str, marked: list[int] | None) -> Iterator[list[Any]]:
+        """Talk about the cells that were marked in a figure."""
+        yield from drawn(conversation, handlers.choose(conversation, figure, [int(place) for place in marked or []]))
 
     def rest(self, conversation: Conversation) -> list[Any]:
         """Show the page at rest after a visitor stopped an answer."""
@@ -293,6 +309,7 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         gr.update(visible=bool(figures)),
         _picker(figures) if changed("figures") else skipped,
         next(iter(figures.values()), None) if changed("figures") else skipped,
+        gr.update(visible=has_cells(next(iter(figures.values()), None))) if changed("figures") else skipped,
         gr.update(visible=bool(tables)),
         _picker(tables) if changed("tables") else skipped,
         next(iter(tables.values()), None) if changed("tables") else skipped,
@@ -325,9 +342,15 @@ def _files(paths: tuple[Path, ...]) -> dict[str, Any]:
     return gr.update(value=[str(path) for path in paths] or None, visible=bool(paths))
 
 
-def _pick(kind: str) -> Callable[[Conversation, str], Any]:
-    """Return the handler of a picker: show the figure or table of that name."""
-    return lambda conversation, name: getattr(conversation.view, kind).get(name)
+def _pick_figure(conversation: Conversation, name: str) -> list[Any]:
+    """Show the figure of that name, and offer to ask about its cells if it shows cells."""
+    figure = conversation.view.figures.get(name)
+    return [figure, gr.update(visible=has_cells(figure))]
+
+
+def _pick_table(conversation: Conversation, name: str) -> Any:
+    """Show the table of that name."""
+    return conversation.view.tables.get(name)
 
 
 def _close(conversation: Conversation | None) -> None:
@@ -344,12 +367,16 @@ def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) 
     uploaded = inputs.upload.upload(visits.upload, [state, inputs.upload], outputs, **private)
     uploaded.then(lambda: None, None, inputs.upload, **private)
     running.append(uploaded)
+    marked = gr.JSON(visible=False)  # filled by the browser when the button is pressed
+    running.append(
+        widgets.choose.click(visits.choose, [state, widgets.figure_name, marked], outputs, js=MARKED, **private)
+    )
     for button, example in inputs.examples:
         running.append(button.click(_reader(visits, example), state, outputs, **private))
     widgets.question.stop(visits.rest, state, outputs, cancels=running, **private)
     inputs.clear.click(visits.clear, state, [*outputs], cancels=running, **private)
-    widgets.figure_name.input(_pick("figures"), [state, widgets.figure_name], widgets.figure, **private)
-    widgets.table_name.input(_pick("tables"), [state, widgets.table_name], widgets.table, **private)
+    widgets.figure_name.input(_pick_figure, [state, widgets.figure_name], [widgets.figure, widgets.choose], **private)
+    widgets.table_name.input(_pick_table, [state, widgets.table_name], widgets.table, **private)
     page.load(visits.greet, None, outputs, **private).then(
         lambda: [gr.update(interactive=True)] * len(inputs.all()), None, inputs.all(), **private
     )

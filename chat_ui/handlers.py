@@ -115,6 +115,15 @@ def ask(conversation: Conversation, question: str) -> Iterator[View]:
     yield from _turn(conversation, question, "thinking", lambda: _send(conversation, question))
 
 
+def choose(conversation: Conversation, figure: str, positions: Sequence[int]) -> Iterator[View]:
+    """Make the cells that were marked in a figure "these cells" and yield the page as it says which they are."""
+    evidence = conversation.view.evidence.get(("figures", figure), "")
+    said = f"These {len(positions):,} cells" if positions else "These cells"
+    yield from _turn(
+        conversation, said, "choosing cells", lambda: conversation.session.choose(positions, evidence=evidence)
+    )
+
+
 def load(conversation: Conversation, path: Path, name: str | None = None) -> Iterator[View]:
     """Read a file of cells and yield the page; a file that cannot be used becomes a sentence in the chat.
 

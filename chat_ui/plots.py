@@ -6,6 +6,8 @@ import re
 
 from plotly.graph_objects import Figure
 
+from instructcell.pl import CELLS
+
 HEIGHT_PX = 330  # of the drawing, without its legend
 LEGEND_ROW_PX = 19
 SHORT_NAME = 30  # characters; two names of this length stand side by side in a legend
@@ -33,10 +35,17 @@ def fit_page(figure: Figure) -> Figure:
         legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "title": None},
     )
     fitted.for_each_trace(lambda trace: trace.update(name=short_name(trace.name)) if trace.name else None)
+    if has_cells(figure):
+        fitted.update_layout(dragmode="lasso")
     fitted.update_layout(legend={"maxheight": 1, "traceorder": "normal"})
     fitted.update_xaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     fitted.update_yaxes(gridcolor="rgba(128,140,160,.22)", zeroline=False, automargin=True)
     return fitted
+
+
+def has_cells(figure: Figure | None) -> bool:
+    """Whether points of a figure are cells of the file, which can be marked and asked about."""
+    return figure is not None and any(trace.meta == CELLS for trace in figure.data)
 
 
 def short_name(name: str) -> str:

@@ -14,6 +14,7 @@ from instructcell.layout import map_cells, principal_axes
 from instructcell.tools import CELL_TYPE, CONFIDENCE, EMBEDDING, UNKNOWN, evidence_table
 
 MAP = "X_instructcell_umap"
+CELLS = "cells"  # what `meta` says of a trace whose points are cells of the file
 GREY = "#b5b5b5"
 PALETTE = (
     "#3b7dd8", "#e4572e", "#2e9e6b", "#a05fc4", "#e0a100", "#17a3b8", "#d6498f", "#7a8b2f", "#8c5a3c", "#5560c9",
@@ -60,7 +61,10 @@ def scatter(
     confidence: pd.Series | None = None,
     title: str = "",
 ) -> go.Figure:
-    """Cells at `positions` [N, 2] coloured by `values` [N]; hovering shows the name and the confidence."""
+    """Cells at `positions` [N, 2] coloured by `values` [N]; hovering shows the name and the confidence.
+
+    Traces of cells say so (meta `CELLS`) and have each cell's place in the file first in `customdata`.
+    """
     figure = go.Figure()
     sure = np.full(len(names), np.nan) if confidence is None else np.asarray(confidence, dtype=float)
     size = float(np.clip(220 / np.sqrt(max(len(names), 1)), 3, 9))
@@ -68,7 +72,10 @@ def scatter(
         marker = {"size": size, "color": np.asarray(values, float), "colorscale": "Viridis"}
         marker["colorbar"] = {"title": title}
         x, y = positions[:, 0], positions[:, 1]
-        figure.add_scattergl(x=x, y=y, mode="markers", text=names, marker=marker, name=title)
+        places = np.arange(len(names))[:, None]
+        figure.add_scattergl(
+            x=x, y=y, mode="markers", text=names, marker=marker, name=title, customdata=places, meta=CELLS
+        )
         figure.update_traces(hovertemplate="%{text}<br>%{marker.color:.2f}<extra></extra>")
         return _map_axes(figure, "")
     text = values.astype(str).to_numpy()
@@ -81,6 +88,7 @@ def scatter(
             name=f"{value} ({len(chosen):,})",
             text=names[chosen],
             customdata=np.stack([chosen, sure[chosen]], axis=1),
+            meta=CELLS,
             marker={"size": size, "color": colour, "opacity": 0.8},
             hovertemplate=f"{value}<br>%{{text}}<br>confidence %{{customdata[1]:.2f}}<extra></extra>",
         )

@@ -12,7 +12,7 @@ into words (`answers`). Text inside an uploaded file is data and changes nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -291,11 +291,27 @@ class Session:
 
         An input that cannot be used becomes a `Failed` event and the session goes on.
         """
+        yield from self._taken(text, self._answer(text))
+
+    def choose(self, positions: Sequence[int], *, evidence: str = "") -> Iterator[Event]:
+        """Make cells that were marked in a figure "these cells", event by event.
+
+        Parameters
+        ----------
+        positions
+            Of the cells in their file; the first is 0.
+        evidence
+            Id of the result that the figure belongs to, which says the file; the current one by default.
+        """
+        yield from self._taken("choose the marked cells", self._marked(tuple(positions), evidence))
+
+    def _taken(self, text: str, answer: Answer) -> Iterator[Event]:
+        """One turn of the conversation, which `undo` takes back as one step."""
         turn = Turn(text)
         self.history.append(turn)
         try:
             with self.workspace.step(text.strip(), (self._last, self._focus)):
-                for event in self._answer(text):
+                for event in answer:
                     _keep(turn, event)
                     yield event
         except InstructCellError as error:
@@ -515,6 +531,18 @@ class Session:
         if result.selection is not None:
             kept = self.workspace.selected
             self._focus = Cells(selection=kept.name) if kept is not None else ALL
+        yield from self._tell(result)
+
+    def _marked(self, positions: tuple[int, ...], evidence: str) -> Answer:
+        if not positions:
+            raise InstructCellError(
+                "No cell is marked. Draw around some cells of the map with the lasso, then ask again"
+            )
+        file = self.workspace.result(evidence).file if evidence else self.name
+        result = yield from self._call("select", cells=Cells(file=file, positions=positions))
+        kept = self.workspace.selected
+        self._focus = Cells(selection=kept.name) if kept is not None else ALL
+        self._offers = []
         yield from self._tell(result)
 
     def _said(self, request: Request) -> Cells:

@@ -26,7 +26,8 @@ from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
 from chat_ui.command import AddressError, check_address, free_port, wake_up
 from chat_ui.handlers import Conversation, View
-from chat_ui.plots import fit_page, short_name
+from chat_ui.plots import fit_page, has_cells, short_name
+from instructcell import pl
 from instructcell.answers import titled
 from instructcell.errors import InstructCellError, ReadError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
@@ -130,6 +131,9 @@ class FakeSession:
         sentence = "These are mostly **type B pancreatic cells**: INS and IAPP are high."
         for word in sentence.split(" "):
             yield TextDelta(word + " ")
+
+    def choose(self, positions: list[int], *, evidence: str) -> Iterator[Event]:
+        yield TextDelta(f"{len(positions)} cells of {evidence}.")
 
     def _export(self, names: list[str]) -> Iterator[Event]:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -241,6 +245,24 @@ def test_what_is_taken_back_goes_from_the_page(conversation: Conversation, islet
     assert before.generated is not None and before.tables and before.figures
     view = last(handlers.ask(conversation, "undo"))
     assert not view.tables and not view.figures and view.generated is None and not before.generated.exists()
+
+
+def test_marked_cells_are_chosen_in_the_file_of_their_figure(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    last(handlers.ask(conversation, "What are these cells?"))
+    view = last(handlers.choose(conversation, "Map", [3, 5, 7]))
+    assert said(view) == "3 cells of r1." and view.messages[-2]["content"] == "These 3 cells"
+
+
+def test_only_a_figure_of_cells_offers_to_ask_about_them() -> None:
+    adata = cells()
+    names = pd.Series(TYPES[np.arange(adata.n_obs) % 3])
+    places = np.zeros((adata.n_obs, 2))
+    for values in (names, pd.Series(np.arange(adata.n_obs))):
+        figure = fit_page(pl.scatter(places, values, names=adata.obs_names))
+        assert has_cells(figure) and figure.layout.dragmode == "lasso"
+        assert sorted(int(row[0]) for trace in figure.data for row in trace.customdata) == list(range(adata.n_obs))
+    assert not has_cells(embedding_map(adata, names.to_numpy())) and not has_cells(None)
 
 
 def test_the_card_is_of_the_cells_that_are_talked_about(conversation: Conversation, islet_file: Path) -> None:

@@ -162,6 +162,28 @@ def test_a_cluster_that_is_not_there_is_asked_back(session):
     assert "leiden" in text
 
 
+def test_marked_cells_are_these_cells_until_undo(session, adata):
+    events = list(session.choose([7, 3, 3], evidence=""))
+    assert f"2 of {adata.n_obs} cells" in said(events)
+    list(session.send("Is the quality of these cells good?"))
+    assert session.history[-1].results[-1].facts["n_cells"] == 2
+    list(session.send("undo"))
+    assert session.workspace.selected is None
+
+
+@pytest.mark.parametrize(("positions", "words"), [([], "No cell is marked"), ([10**6], "expected 0 to")])
+def test_marks_that_are_no_cells_are_refused(session, positions, words):
+    assert words in one(list(session.choose(positions)), Failed).message
+
+
+def test_marks_are_cells_of_the_file_that_the_figure_shows(session, adata):
+    list(session.send(TYPES))
+    shown = session.history[-1].results[-1]
+    session.load(adata[:5].copy(), name="other")
+    list(session.choose([adata.n_obs - 1], evidence=shown.id))
+    assert session.workspace.selected.file == shown.file == "the data" == session.name
+
+
 def test_new_cells_come_with_the_numbers_that_were_asked_for(session, generable):
     events = list(session.send(f"Generate 7 {generable}s with 300 counts each, seed 5"))
     pseudo = one(events, CellsGenerated).adata
