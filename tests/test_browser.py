@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -32,7 +31,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
 
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402 - only where selenium is
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 - only where selenium is
 from selenium.webdriver.common.by import By  # noqa: E402 - only where selenium is
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
@@ -170,15 +168,6 @@ class Visit:
         found = wait_for(lambda: list(self.downloads.glob(pattern)), f"{pattern} to be downloaded")
         return found[0]
 
-    def draw_around(self) -> None:
-        """Draw a lasso around most of the figure."""
-        layer = wait_for(lambda: self.find("#ic-figure .nsewdrag"), "the figure")[0]
-        width, height = (int(0.9 * layer.size[side]) for side in ("width", "height"))
-        pen = ActionChains(self.browser).move_to_element_with_offset(layer, -width // 2, -height // 2).click_and_hold()
-        for right, down in ((0, height // 2), (0, height // 2), (width, 0), (0, -height), (-width, 0)):
-            pen = pen.move_by_offset(right, down)
-        pen.release().perform()
-
     def settle(self) -> None:
         """Wait until a drawn figure has stopped moving, with the mouse out of the way."""
         self.browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 2, "y": 2})
@@ -264,19 +253,6 @@ def test_an_example_is_one_click_and_a_new_chat_forgets_it(visit: Visit) -> None
     assert "types" in visit.text("#ic-suggestions button")
     visit.click("#ic-clear")
     wait_for(lambda: visit.answers() == 0 and "No cells yet" in visit.text("#ic-card"), "an empty page")
-
-
-def test_cells_that_are_drawn_around_become_these_cells(visit: Visit, islets: Path) -> None:
-    visit.upload(islets)
-    visit.ask("What are these cells?")
-    assert "No cell is marked" in visit.after(lambda: visit.click("#ic-choose"))
-    visit.settle()
-    visit.draw_around()
-    said = visit.after(lambda: visit.click("#ic-choose"))
-    visit.shot("lasso")
-    found = re.search(r"(\d+) of 150 cells", said)
-    assert found and "now means them" in said
-    assert f"of {found[1]} cells" in visit.ask("how many of these express GCG?").rpartition("GCG is")[2]
 
 
 def test_what_is_typed_stays_text(visit: Visit) -> None:
