@@ -367,7 +367,8 @@ def understand(
     decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
     if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
         decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
-        if decided.intent == COMPARE_DRUG and len(decided.groups) < 2 and decided.drugs:
+        versus = re.search(r"\b(?:vs|versus)\b", text, re.IGNORECASE)
+        if decided.intent == COMPARE_DRUG and versus and len(decided.groups) < 2 and decided.drugs:
             decided = replace(decided, intent=DRUG)  # "gefitinib vs these cells?"
     return decided
 
