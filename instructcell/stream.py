@@ -195,9 +195,11 @@ def _run(
         if copy is not None:
             copy.start()
         _score(task, adata, reading, partial, say)
-    except BaseException:
+    except BaseException as error:
         if copy is not None:
             copy.give_up()
+        if isinstance(error, InstructCellError) and not isinstance(error, OutputError):
+            partial.remove()  # the file has to be mended: nothing to continue
         raise
     result = task.result(partial.arrays(), adata.obs_names, np.arange(adata.n_obs))
     tools.keep(task, adata, reading, result)
@@ -221,10 +223,7 @@ def _score(
             if waiting.n_cells >= PART_CELLS:
                 partial.keep(waiting.take())
             say(first + done, total, task.what)
-    except OutputError:
-        raise
-    except InstructCellError:  # the file has to be mended: nothing to continue
-        partial.remove()
+    except InstructCellError:
         raise
     except BaseException:
         partial.keep(waiting.take())

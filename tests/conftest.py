@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 import tiny
 import tiny_screen as screens
+import torch
 from anndata import AnnData
 
 from instructcell.bulk import Screen
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
+
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_a_new_process() -> None:
+    """The last digits of a product depend on the threads, and libraries under test may have set others."""
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")
