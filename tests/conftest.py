@@ -14,7 +14,6 @@ from instructcell.bulk import Screen
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor
 
-
 THREADS = torch.get_num_threads()
 
 
