@@ -1,4 +1,6 @@
-"""Is every number and name of an answer in the results it rests on? The same guard for answers of ours and of a model.
+"""Is every number and name of an answer of ours in the results it rests on?
+
+What a foreign model says is judged by the stricter `interop.guard`.
 
     unsupported("**INS** is expressed by 40 of 60 cells.", results, question="who expresses INS?")
 

@@ -143,11 +143,16 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise ConfigError(f"no recipe at {path}. Give a YAML file or one of the recipes that ship: {shipped}.")
+    return read_settings(Recipe, path)
+
+
+def read_settings(cls: type, path: Path) -> Any:
+    """A dataclass from a YAML file that is there; ConfigError where it is no YAML or holds what is not known."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
-    return settings_of(Recipe, content, path.name)
+    return settings_of(cls, content, path.name)
 
 
 def settings_of(cls: type, content: Any, where: str) -> Any:

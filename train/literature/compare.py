@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import yaml
 
 from instructcell.errors import ConfigError, InstructCellError
 from instructcell.literature.neighbours import require_two_classes
@@ -29,7 +28,7 @@ from train.literature import protocol
 from train.literature.cells import Cells, join, some
 from train.literature.recipe import load_literature_recipe, recipe_path, settings_for, to_record
 from train.literature.systems import SYSTEMS, System
-from train.recipe import settings_of
+from train.recipe import read_settings
 
 ANSWERS = ("cell_type", "response")
 FORMAT = 1  # of the kept figures
@@ -81,11 +80,7 @@ def load_compare(name_or_path: str | Path) -> CompareRecipe:
     path = recipe_path(name_or_path)
     if not path.is_file():
         raise ConfigError(f"no comparison at {path}; give a YAML file, or `compare` for the one that ships")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
-    return settings_of(CompareRecipe, content, path.name)
+    return read_settings(CompareRecipe, path)
 
 
 @dataclass

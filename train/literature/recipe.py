@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from instructcell.errors import ConfigError
-from train.recipe import RECIPES, DataEntry, settings_of
+from train.recipe import RECIPES, DataEntry, read_settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,7 @@ def load_literature_recipe(name_or_path: str | Path) -> LiteratureRecipe:
     path = recipe_path(name_or_path)
     if not path.is_file():
         raise ConfigError(f"no recipe at {path}; give a YAML file or the name of one that ships")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
-    return settings_of(LiteratureRecipe, content, path.name)
+    return read_settings(LiteratureRecipe, path)
 
 
 def recipe_path(name_or_path: str | Path) -> Path:
