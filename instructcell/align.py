@@ -165,28 +165,33 @@ class Aligner:
         No slot stands twice in a cell; the slots of a cell are in the order of the file's genes.
         """
         linear = to_linear(rows, self.report.scale_detail)
-        slots = np.take(self.slots, linear.indices)
+        slots = np.take(self.codes, linear.indices)
         keep = slots >= 0
-        if self.shared.any():
+        if self.codes.max(initial=-1) >= len(self.measured):
             keep[self._sum_shared(linear, slots)] = False
         kept = np.flatnonzero(keep)
         ends = np.searchsorted(kept, linear.indptr)
         return sp.csr_matrix((linear.data[kept], slots[kept], ends), shape=(rows.shape[0], len(self.measured)))
 
     @cached_property
-    def shared(self) -> np.ndarray:
-        """bool [G + 1]: whether several genes of the file have the slot; the last stands for slot -1."""
-        times = np.bincount(self.slots[self.slots >= 0], minlength=len(self.measured))
-        return np.append(times > 1, False)
+    def codes(self) -> np.ndarray:
+        """int32 [genes of the file]: the slot of each gene, G higher where several genes have it, -1 for none."""
+        n_slots = len(self.measured)
+        times = np.bincount(self.slots[self.slots >= 0], minlength=n_slots)
+        shared = (self.slots >= 0) & (times[self.slots] > 1)
+        return np.where(shared, self.slots + n_slots, self.slots).astype(np.int32)
 
     def _sum_shared(self, linear: sp.csr_matrix, slots: np.ndarray) -> np.ndarray:
         """Sum, in place, the values of a cell that have one slot into the first of them; positions of the others.
 
-        They are few as a rule, and the rest, the order of the file's genes too, stays as it is.
+        Their codes in `slots` become slots. They are few as a rule, and the rest, the order of the file's genes too,
+        stays as it is.
         """
-        at = np.flatnonzero(self.shared[slots])
+        n_slots = len(self.measured)
+        at = np.flatnonzero(slots >= n_slots)
+        slots[at] -= n_slots
         cells = np.searchsorted(linear.indptr, at, side="right") - 1
-        _, first, group = np.unique(cells * len(self.shared) + slots[at], return_index=True, return_inverse=True)
+        _, first, group = np.unique(cells * n_slots + slots[at], return_index=True, return_inverse=True)
         linear.data[at[first]] = np.bincount(group, weights=linear.data[at])
         return np.delete(at, first)
 

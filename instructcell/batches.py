@@ -7,13 +7,16 @@ few pieces, not by the file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 
 from instructcell.align import AlignedCells, Aligner, align_genes
@@ -31,6 +34,7 @@ SURVEY_BLOCKS = 20
 WAIT = 0.1  # seconds between two looks whether the other side has given up
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _part_of(adata: AnnData) -> AnnData:
     def blocks(matrix: Matrix) -> sp.csr_matrix:
         return sp.vstack([matrix.rows(slice(int(start), int(start) + size)) for start in starts]).tocsr()
 
-    found = {matrix.name: matrix for matrix in matrices(adata) if matrix.numeric}
+    found = {matrix.name: _quickly_read(matrix) for matrix in matrices(adata) if matrix.numeric}
     part = AnnData(
         X=blocks(found["X"]) if "X" in found else None, obs=adata.obs.iloc[rows].copy(), var=adata.var, uns=adata.uns
     )
@@ -139,9 +143,8 @@ def aligned_pieces(
     if len(rows) == 0:
         raise InstructCellError("found no cells to read, expected at least one; choose other cells")
     size = at_once * max(1, READ_CELLS // at_once)
-    matrix, aligner = matrix_named(adata, report.matrix), Aligner.of(adata, genes, report, force=reading.force)
-    packed = packed_rows(matrix.values)
-    matrix = matrix if packed is None else replace(matrix, values=packed)
+    aligner = Aligner.of(adata, genes, report, force=reading.force)
+    matrix = _quickly_read(matrix_named(adata, report.matrix))
     shared, coverage = aligner.report.n_shared_genes or 0, aligner.report.coverage or 0.0
 
     def read() -> Iterator[AlignedCells]:
@@ -154,6 +157,12 @@ def aligned_pieces(
                 yield AlignedCells(piece, aligner.measured, coverage, shared, aligner.report)
 
     yield from read() if len(rows) <= size else ahead(read(), AHEAD * (size // at_once))
+
+
+def _quickly_read(matrix: Matrix) -> Matrix:
+    """The same matrix, read without the library where that is possible."""
+    packed = packed_rows(matrix.values)
+    return matrix if packed is None else replace(matrix, values=packed)
 
 
 def align_rows(
@@ -175,7 +184,9 @@ def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
 
 
 def _check_values(counts: sp.csr_matrix, rows: np.ndarray, adata: AnnData) -> None:
-    wrong = ~(counts.data >= 0) | np.isinf(counts.data)  # a NaN compares as false
+    if counts.data.min(initial=0.0) >= 0 and counts.data.max(initial=0.0) < np.inf:  # a NaN compares as false
+        return
+    wrong = ~(counts.data >= 0) | np.isinf(counts.data)
     if wrong.any():
         at = int(rows[int(np.searchsorted(counts.indptr, np.flatnonzero(wrong)[0], side="right")) - 1])
         raise MatrixError(
@@ -224,3 +235,27 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
     finally:
         left.set()
         worker.join()
+
+
+def side_by_side(make: Callable[[Item], Made], items: Iterator[Item], n_threads: int) -> Iterator[Made]:
+    """What `make` makes of each item, in their order, by threads that compute an item each with one core.
+
+    Several cores that share each operation of one item wait for the slowest at its end, which another thread that
+    reads from the file makes late again and again.
+    """
+    before = torch.get_num_threads()
+    waiting: deque[Future[Made]] = deque()
+    try:
+        with ThreadPoolExecutor(n_threads, "instructcell-score", torch.set_num_threads, (1,)) as pool:
+            try:
+                for item in items:
+                    waiting.append(pool.submit(make, item))
+                    if len(waiting) > n_threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for later in waiting:
+                    later.cancel()
+    finally:
+        torch.set_num_threads(before)  # the threads set it for those that begin after them too

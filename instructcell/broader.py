@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from instructcell.labels import LabelSet, load_ontology
 
@@ -72,7 +73,8 @@ class BroaderTypes:
 
         probabilities [N, L] -> positions [N] int32 (-1: no type is), probabilities [N] (0 there)
         """
-        chances = probabilities @ self.members.T.astype(np.float64)  # [N, A]
+        members = torch.from_numpy(self.members).double()
+        chances = (torch.from_numpy(probabilities.astype(np.float64)) @ members.T).numpy()  # [N, A]
         sure = chances >= above
         first = sure.argmax(axis=1)
         found = sure.any(axis=1)

@@ -15,12 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from instructcell.labels import LabelSet
 from instructcell.reference import Reference
 
 SAMPLE_CELLS = 4000  # of a file make its context when the read-out reads them ...
 SAMPLE_CELLS_BY_LM = 400  # ... or the language model, which is slower
+NEAREST_AT_ONCE = 512  # cells whose similarities to the sample are in memory
+RUN_CELLS = 8  # that a sample takes side by side
 N_NEIGHBOURS = 15
 CELLS_PER_NEIGHBOUR = 20  # smaller files have fewer neighbours, so that a rare type keeps to itself
 OUTSIDE = 0.02  # chance that a cell has a label that its tissue is not known for
@@ -160,29 +163,32 @@ class FileContext:
             hint=hint,
         )
 
-    def apply(self, probabilities: np.ndarray, embedding: np.ndarray) -> np.ndarray:
-        """Probabilities [n, L] of cells with embeddings [n, Z], seen in the file."""
+    def apply(self, probabilities: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        """Probabilities [n, L] of cells whose neighbours in the sample are `nearest` [n, k], seen in the file."""
         scores = np.log(np.clip(probabilities, 1e-8, 1.0)) + self.log_prior
         if self.neighbour_weight > 0:
             scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-            around = self.log_probability[self._nearest(embedding)].mean(axis=1)  # [n, L]
+            around = self.log_probability[nearest].mean(axis=1)  # [n, L]
             scores = (scores + self.neighbour_weight * around) / (1.0 + self.neighbour_weight)
         scores /= self.temperature
         return normalised(np.exp(scores - scores.max(axis=1, keepdims=True)))
 
-    def distances(self, distance: np.ndarray, embedding: np.ndarray) -> np.ndarray:
+    def distances(self, distance: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """Distances [n] of cells from training: half their neighbours', and as if the file lay where files usually lie.
 
         A whole file that lies far away is another technology before it is full of unseen types.
         """
         if self.n_neighbours:
-            distance = 0.5 * distance + 0.5 * self.distance[self._nearest(embedding)].mean(axis=1)
+            distance = 0.5 * distance + 0.5 * self.distance[nearest].mean(axis=1)
         return distance / self.shift
 
-    def _nearest(self, embedding: np.ndarray) -> np.ndarray:
-        """Positions in the sample [n, k] of the cells nearest by angle."""
-        similarity = unit_length(embedding) @ self.unit.T  # [n, M]
-        return np.argpartition(-similarity, self.n_neighbours - 1, axis=1)[:, : self.n_neighbours]
+    def nearest(self, embedding: np.ndarray) -> np.ndarray:
+        """Positions in the sample [n, k] of the cells nearest by angle to those with embeddings [n, Z]."""
+        found = []
+        for cells in torch.from_numpy(unit_length(embedding)).split(NEAREST_AT_ONCE):
+            similarity = cells @ torch.from_numpy(self.unit).T  # [n, M]
+            found.append(similarity.topk(self.n_neighbours, dim=1, sorted=False).indices)
+        return torch.cat(found).numpy()
 
     @property
     def looks_like(self) -> list[str]:
@@ -206,8 +212,11 @@ class FileContext:
 
 
 def sample_rows(n_cells: int, most: int) -> np.ndarray:
-    """Positions of at most `most` cells, evenly spaced over a file."""
-    return np.unique(np.linspace(0, n_cells - 1, min(n_cells, most)).round().astype(int))
+    """Positions of at most `most` cells: runs of cells, which are read faster than single ones, evenly spaced."""
+    if n_cells <= most:
+        return np.arange(n_cells)
+    starts = np.linspace(0, n_cells - RUN_CELLS, max(1, most // RUN_CELLS)).round().astype(int)
+    return np.unique(starts[:, None] + np.arange(RUN_CELLS))
 
 
 def tissue_labels(labels: LabelSet) -> tuple[list[str], np.ndarray]:

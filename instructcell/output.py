@@ -6,6 +6,7 @@ copy (`Copy`, `add_results`), so that nothing of it passes through memory or cha
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from instructcell.errors import InstructCellError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RESERVED = ("_index",)  # names that columns of obs and var must not have
 COPY_BYTES = 16 * 1024**2  # at a time
+NO_COPY_BY_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 OWN_NOTES = "instructcell_read"  # in uns: remarks of the reader, not part of the data
 
 
@@ -251,6 +253,12 @@ class Copy(threading.Thread):
 
     def _copy(self, source: str | Path, target: str | Path) -> None:
         with open(source, "rb") as whole, open(target, "wb") as copied:
+            try:
+                while not self._given_up.is_set() and _copied_by_kernel(whole, copied):
+                    pass
+            except OSError as error:
+                if error.errno not in NO_COPY_BY_KERNEL:
+                    raise
             while not self._given_up.is_set() and (piece := whole.read(COPY_BYTES)):
                 copied.write(piece)
 
@@ -265,6 +273,13 @@ class Copy(threading.Thread):
         self._given_up.set()
         self.join()
         _remove(self.target)
+
+
+def _copied_by_kernel(whole: IO[bytes], copied: IO[bytes]) -> int:
+    """Bytes that the system itself has copied from one file to the other, a fifth of the work; 0 at the end."""
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    return os.copy_file_range(whole.fileno(), copied.fileno(), COPY_BYTES)
 
 
 def add_results(store: Path, adata: AnnData, *, obs: Iterable[str], obsm: Iterable[str], uns: Iterable[str]) -> None:

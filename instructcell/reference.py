@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.covariance import LedoitWolf
@@ -60,9 +61,10 @@ class Reference:
 
     def distance(self, embedding: np.ndarray) -> np.ndarray:
         """Distance [N] of cells [N, Z] from the nearest type; 0 is its mean."""
-        cells = embedding.astype(np.float32) @ self.whiten  # [N, Z]
-        squared = (cells**2).sum(axis=1)[:, None] - 2 * cells @ self.means.T + (self.means**2).sum(axis=1)
-        return np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+        means, whiten = torch.from_numpy(self.means), torch.from_numpy(self.whiten)
+        cells = torch.from_numpy(embedding.astype(np.float32)) @ whiten  # [N, Z]
+        squared = cells.square().sum(1, keepdim=True) - 2 * cells @ means.T + means.square().sum(1)
+        return squared.amin(1).clamp_min(0.0).sqrt().numpy()
 
     @property
     def usual(self) -> float:

@@ -156,11 +156,14 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     Returns
     -------
     scipy.sparse.csr_matrix
-        float32 [n, G]. Each cell depends on that cell alone, so chunks of any size give the same result.
+        float32 [n, G], which may share its places with `rows`. Each cell depends on that cell alone, so chunks of any
+        size give the same result.
     """
     if scale.kind != "log1p" and not scale.counts_recovered:  # linear as it is
-        linear = sp.csr_matrix(rows, dtype=np.float32, copy=True)
-        linear.eliminate_zeros()
+        linear = sp.csr_matrix((rows.data.astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
+        if not linear.data.all():
+            linear = linear.copy()  # the places are those of `rows` until here
+            linear.eliminate_zeros()
         return linear
     linear = _without_zeros(rows)
     if scale.kind == "log1p":

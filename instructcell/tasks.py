@@ -171,6 +171,8 @@ class Task(ABC, Generic[Result]):
         Its name in records, and in progress bars.
     obs, obsm
         The columns and arrays that `store` writes.
+    alone
+        Whether pieces are best scored each by one core, side by side: small operations on many cells.
     cells_at_once
         Cells scored together. Their number changes the last digits of a float, so a stream keeps to it.
     arguments
@@ -181,6 +183,7 @@ class Task(ABC, Generic[Result]):
     obs: tuple[str, ...] = ()
     obsm: ClassVar[tuple[str, ...]] = ()
     what: str
+    alone: bool = False
     cells_at_once: int
     arguments: dict[str, Any]
 
@@ -269,7 +272,8 @@ class Annotation(Task[AnnotationResult]):
         self._ask_for(tissue)
         self.engine, self.batch_size = choose_engine(engine, loaded, n_cells), batch_size
         self.species = species_code(species)
-        self.cells_at_once = batch_size if self.engine == "lm" else EMBED_CELLS
+        self.alone = self.engine != "lm"
+        self.cells_at_once = EMBED_CELLS if self.alone else batch_size
         asked = {"labels": list(labels or []), "species": species, "tissue": tissue}
         how = {"engine": self.engine, "batch_size": batch_size, "context": context is not False}
         self.arguments = {**asked, **how, **({} if by is None else {"by": by})}
@@ -332,10 +336,12 @@ class Annotation(Task[AnnotationResult]):
         embeddings = encode(self.encoder, cells)  # [n, K, Z]
         raw, by_lm = self._probabilities(cells, embeddings)
         embedding, probabilities = pooled(embeddings), calibrate(raw, self._temperature)
+        nearest = None
         if self.context is not None:
-            probabilities = self.context.apply(probabilities, embedding)
+            nearest = self.context.nearest(embedding)
+            probabilities = self.context.apply(probabilities, nearest)
         arrays = {"embedding": embedding, "by_lm": by_lm}
-        arrays |= self._familiarity(embedding) | self._broader(probabilities)
+        arrays |= self._familiarity(embedding, nearest) | self._broader(probabilities)
         probabilities = self._grouped(probabilities)
         if self.by is not None:
             arrays["probabilities"] = probabilities.astype(np.float32)
@@ -354,13 +360,13 @@ class Annotation(Task[AnnotationResult]):
         position, confidence = self.broader.narrowest(probabilities, above)
         return {"broader": position, "broader_confidence": confidence}
 
-    def _familiarity(self, embedding: np.ndarray) -> Arrays:
+    def _familiarity(self, embedding: np.ndarray, nearest: np.ndarray | None) -> Arrays:
         reference = self.loaded.reference
         if reference is None:
             return {}
         distance = reference.distance(embedding)
-        if self.context is not None:
-            distance = self.context.distances(distance, embedding)
+        if self.context is not None and nearest is not None:
+            distance = self.context.distances(distance, nearest)
         return {"familiarity": reference.familiarity(distance)}
 
     def _probabilities(self, cells: AlignedCells, embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -571,6 +577,7 @@ class Embedding(Task[np.ndarray]):
     command = "embed"
     obsm = (EMBEDDING,)
     what = "embedding cells"
+    alone = True
 
     def __init__(self, loaded: Checkpoint, report: DatasetReport, *, batch_size: int = EMBED_CELLS) -> None:
         super().__init__(loaded, report)

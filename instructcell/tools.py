@@ -21,7 +21,7 @@ from anndata import AnnData
 
 from instructcell import __version__, batches
 from instructcell.align import AlignedCells
-from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look
+from instructcell.batches import AS_FOUND, Reading, aligned_pieces, look, side_by_side
 from instructcell.bulk import Screen, load_screen
 from instructcell.bulk_response import BulkDrugResult, BulkResponse, DrugRanking, Groups, find_screened, rank_steps
 from instructcell.checkpoint import Checkpoint, load_checkpoint
@@ -102,6 +102,7 @@ __all__ = [
     "rank_drugs_steps",
 ]
 
+MOST_THREADS = 8  # that score side by side; each holds a piece in memory
 ROUTES = ("auto", "cell", "bulk")  # of a drug's response
 ProgressCallback = Callable[[int, int, str], None]
 Result = TypeVar("Result")
@@ -542,10 +543,15 @@ def scored(
     task: Task[Result], adata: AnnData, reading: Reading, rows: np.ndarray
 ) -> Iterator[tuple[int, Arrays]]:
     """Yield (cells done, what the task found of the piece) over the chosen rows."""
-    done = 0
-    for cells in aligned_pieces(adata, task.genes, task.report, rows, at_once=task.cells_at_once, reading=reading):
-        arrays = task.score(cells)
-        done += cells.counts.shape[0]
+    done, n_threads = 0, min(torch.get_num_threads(), MOST_THREADS)
+    pieces = aligned_pieces(adata, task.genes, task.report, rows, at_once=task.cells_at_once, reading=reading)
+    # By the whole file, so that a run that goes on computes as the one that was interrupted did.
+    if task.alone and n_threads > 1 and adata.n_obs > n_threads * task.cells_at_once:
+        found = side_by_side(lambda cells: (cells.counts.shape[0], task.score(cells)), pieces, n_threads)
+    else:
+        found = ((cells.counts.shape[0], task.score(cells)) for cells in pieces)
+    for n_cells, arrays in found:
+        done += n_cells
         yield done, arrays
 
 

@@ -152,6 +152,7 @@ def test_a_fitted_readout_names_what_the_language_model_names(checkpoint):
 
 
 def test_the_threshold_is_where_the_readout_begins_to_differ(monkeypatch):
+    monkeypatch.setattr(distil, "MOST_DIFFERENT", 0.003)
     judged, calibration = lessons(200), {"temperature": 1.0, "unknown_below": 0.0}
     readout = LabelReadout(ReadoutConfig(2, 6, 4, 8))
     right = judged.probabilities.numpy()

@@ -190,7 +190,8 @@ def in_context(
     alone = apply_temperature(file.raw, temperature)
     context = FileContext.of(labels, alone, file.embedding, settings, reference=reference)
     distance = np.zeros(len(alone)) if reference is None else reference.distance(file.embedding)
-    return context.apply(alone, file.embedding), context.distances(distance, file.embedding)
+    nearest = context.nearest(file.embedding)
+    return context.apply(alone, nearest), context.distances(distance, nearest)
 
 
 def fit_context(labels: LabelSet, files: Sequence[Judged], temperature: float) -> ContextSettings:

@@ -98,16 +98,18 @@ def train(
 
 
 def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
-    """Fit calibration.json and reference.safetensors of a finished checkpoint again."""
+    """Fit calibration.json, reference.safetensors and the read-out's threshold of a finished checkpoint again."""
     from instructcell.checkpoint import load_checkpoint
     from train.calibrate import recalibrate
     from train.datasets import load_datasets
+    from train.distil import judge_again
     from train.evaluation.splits import refuse_another_recipe
 
     checkpoint = load_checkpoint(folder)
     datasets = load_datasets(recipe, data, checkpoint.processor.genes)
     refuse_another_recipe(checkpoint.labels, {cells.name: cells for cells in datasets})
     figures = recalibrate(checkpoint.path, datasets, seed=recipe.seed)
+    judge_again(load_checkpoint(checkpoint.path), datasets, recipe.augmentation, recipe.seed)
     _balance_drugs(checkpoint.path, datasets, recipe.seed)
     typer.echo(f"{checkpoint.path}: " + ", ".join(f"{name} {figure:g}" for name, figure in figures.items()))
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instructcell.checkpoint import Checkpoint
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, Prompt
 from instructcell.prompts import annotation_prompt
-from instructcell.readout import LabelReadout, ReadoutConfig, species_code
+from instructcell.readout import LabelReadout, ReadoutConfig, save_readout, species_code
 from instructcell.tools import calibrate
 from train.collator import CellDataset, CellTensors
 from train.datasets import LabelledCells
@@ -30,7 +31,7 @@ logger = logging.getLogger("instructcell.train")
 N_CELLS = 30_000  # drawn as the annotation task draws them
 PLAIN_SHARE = 0.4  # of the draws are read as they are, the others augmented
 KEPT_BACK = 0.2  # of the cells set the threshold and fit nothing
-MOST_DIFFERENT = 0.003  # share of the cells kept back that may be named otherwise than by the language model
+MOST_DIFFERENT = 0.01  # share of the cells kept back that may be named otherwise than by the language model
 BATCH_CELLS = 256
 
 
@@ -81,11 +82,36 @@ def fit_readout(
     readout = LabelReadout(ReadoutConfig(n_embeddings, n_latent, len(labels)))
     fit(readout, fitted, steps=steps, generator=torch.Generator().manual_seed(seed))
     readout = readout.half().float()  # as it is stored
+    set_threshold(readout, judged, calibration)
+    return readout.eval()
+
+
+def set_threshold(readout: LabelReadout, judged: Lessons, calibration: Mapping[str, float]) -> None:
+    """Note in a fitted read-out how sure it must be, by cells that it was not fitted to."""
     threshold = certain_above(readout, judged, calibration)
     readout.config = replace(readout.config, certain_above=threshold)
     sure = float((answers(readout, judged).max(1) >= threshold).mean())
     logger.info("read-out: sure of %.1f %% of the cells kept back, from a probability of %.3f", 100 * sure, threshold)
-    return readout.eval()
+
+
+def judge_again(
+    checkpoint: Checkpoint, datasets: Sequence[LabelledCells], augmentation: Augmentation, seed: int
+) -> None:
+    """Set the threshold of a checkpoint's read-out anew, as another calibration asks for, and write it."""
+    if checkpoint.readout is None:
+        return
+    judged = ask_language_model(
+        checkpoint.model,
+        checkpoint.processor,
+        checkpoint.labels,
+        datasets,
+        augmentation,
+        n_cells=N_CELLS,
+        seed=seed,
+        only_kept_back=True,
+    )
+    set_threshold(checkpoint.readout, judged, checkpoint.calibration)
+    save_readout(checkpoint.readout, checkpoint.path)
 
 
 @torch.inference_mode()
@@ -98,10 +124,16 @@ def ask_language_model(
     *,
     n_cells: int,
     seed: int,
+    only_kept_back: bool = False,
 ) -> Lessons:
     """The language model's label probabilities of drawn training cells, each asked with its species."""
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for i, (counts, measured, species, kept_back) in enumerate(_draws(datasets, augmentation, n_cells, seed)):
+        if only_kept_back:
+            if not kept_back.any():
+                continue
+            species = [name for name, kept in zip(species, kept_back.tolist(), strict=True) if kept]
+            counts, measured, kept_back = counts[kept_back], measured[kept_back], kept_back[kept_back]
         counts, measured = counts.to(model.device), measured.to(model.device)
         prompts = [Prompt.parse(annotation_prompt(species=name or None)) for name in species]
         probabilities = score_labels(model, processor, prompts, counts, measured, labels.names)

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from isal import isal_zlib
 
 THREADS = 2
+SHORT_RUN = 4  # rows side by side, on average, from which on they are read as slices
 LARGEST_CHUNK = 2**26  # bytes, unpacked; larger ones are left to the library
 GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 
@@ -60,7 +61,9 @@ class PackedRows:
         self.values, self.columns = (PackedList(matrix.group[name], self.threads) for name in ("data", "indices"))
 
     def __getitem__(self, rows: slice | np.ndarray) -> Any:
-        """The chosen rows; others than a slice without steps are left to the library."""
+        """The chosen rows; single ones, and a slice with steps, are left to the library."""
+        if isinstance(rows, np.ndarray) and (runs := _runs(rows)):
+            return sp.vstack([self[run] for run in runs], format="csr")
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             return self.matrix[rows]
         first, last, _ = rows.indices(self.shape[0])
@@ -71,6 +74,16 @@ class PackedRows:
         except (OSError, RuntimeError, ValueError):  # a chunk never written, or damage, which the library names
             return self.matrix[rows]
         return sp.csr_matrix(triple, shape=(len(pointers) - 1, self.shape[1]))
+
+
+def _runs(rows: np.ndarray) -> list[slice]:
+    """Positions as slices of rows side by side; empty where these would be short."""
+    if rows.dtype == bool or len(rows) < SHORT_RUN:
+        return []
+    parts = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    if len(parts) * SHORT_RUN > len(rows) or rows.min() < 0:
+        return []
+    return [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
 
 
 class PackedList:
