@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instructcell.doctor import DatasetReport
 
-SCALES = {"counts": "Raw counts", "log1p": "Log-normalised", "linear": "Not counts, linear", "scaled": "Scaled"}
+SCALES = {
+    "counts": "Raw counts", "log1p": "Log-normalised", "linear": "Not counts, linear", "scaled": "Scaled",
+    "sqrt": "Square root", "asinh": "Arcsinh",
+}  # fmt: skip
 IDS = {
     "symbol": "symbols", "ensembl": "Ensembl ids", "entrez": "Entrez ids", "alias": "older names",
     "mixed": "names of several kinds", "number": "numbers",

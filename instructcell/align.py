@@ -26,6 +26,9 @@ FOREIGN_NAMES = (
     (re.compile(r"ENS(?:MUS)?T\d{11}"), "These are transcripts: sum them per gene."),
     (re.compile(r"ENS(?:MUS)?P\d{11}"), "These are proteins: name their genes."),
     (re.compile(r"ENS(?!MUS)[A-Z]{3,4}G\d{11}"), "These are genes of another species: only human and mouse are read."),
+    (re.compile(r"[NX][MR]_\d+"), "These are RefSeq transcripts: sum them per gene and name the genes."),
+    (re.compile(r"\d+(?:_[a-z])?_at$|ILMN_\d+"), "These are probes of a microarray: name the genes that they measure."),
+    (re.compile(r"HGNC:\d+|MGI:\d+"), "These are HGNC or MGI ids: bring symbols or Ensembl ids."),
     (re.compile(r"(?:FBgn|WBGene)\d+|ZDB-GENE"), "These are genes of another species: only human and mouse are read."),
     (re.compile(r"(?:chr)?[\dXYM]+[:_-]\d+[-_]\d+$"), "These are genomic intervals (peaks): bring gene expression."),
     (

@@ -19,7 +19,7 @@ from anndata import AnnData
 from instructcell.coverage import LOW
 from instructcell.errors import GeneAlignmentError, MatrixError
 from instructcell.genes import BLANK, GENOME_PREFIX, GeneResolver, ResolvedGenes
-from instructcell.matrix import Matrix, Survey, matrices, matrix_named, survey
+from instructcell.matrix import LARGEST, Matrix, Survey, matrices, matrix_named, survey
 from instructcell.report import DatasetReport
 from instructcell.scale import Scale, log_hint_of, per_gene_scaled, recognise_scale, scale_named, to_linear
 
@@ -29,12 +29,20 @@ __all__ = ["DatasetReport", "inspect"]
 GENE_COLUMNS = (
     "gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol", "symbols", "hgnc_symbol",
     "gene_short_name", "name", "gene", "genes", "gene_ids", "gene_id", "ensembl_id", "ensembl", "ensembl_gene_id",
-    "feature_id", "feature_ids", "_index", "index",
+    "feature_id", "feature_ids", "external_gene_name", "features", "_index", "index",
 )  # fmt: skip
 COUNT_NAMES = ("counts", "raw_counts", "count", "umi", "umis", "raw", "X_raw", "raw_count")
 NOT_EXPRESSION = ("unspliced", "ambiguous", "velocity", "variance", "spanning", "mask", "fit_", "pval", "zscore")
+# Antibodies and hashtags as 10x and Seurat name them, spike-ins, and the sums below the genes of HTSeq and STAR.
+NOT_GENES = (
+    r"(?i:.*[_-]TotalSeq[-_]?[ABCD]?.*|(?:adt|hto|prot)[_:-].+|hashtag[_-]?\d+.*|ERCC[-.]\d{5}"
+    r"|__(?:no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)|N_(?:unmapped|multimapping|nofeature"
+    r"|ambiguous))"
+)
 FEATURE_TYPES = ("feature_types", "feature_type", "modality")  # columns of `var` that tell genes from antibodies
 DENSE = 0.9  # share of values above zero that no counts reach
+MOST_COLUMNS = 8  # of words in `var` that are looked at for gene names
+MANY_GENES = 500  # genes from which no cell expresses nearly all
 MOST = 0.5  # of the gene names: when more repeat, the file is malformed
 DEEP = 3.0  # times the median depth, from which a cell may be a doublet
 MANY_DEEP = 0.15  # share of such cells from which the report warns; kinds of cells differ in depth as well
@@ -60,8 +68,8 @@ def inspect(
     layer
         Matrix to use instead of the doctor's choice: "X", "raw" or a layer's name.
     scale
-        "counts", "log1p", "log2", "log10", "linear" (also "cpm", "tpm", "rpkm") or "scaled" instead of the doctor's
-        verdict.
+        "counts", "log1p", "log2", "log10", "sqrt", "asinh", "linear" (also "cpm", "tpm", "rpkm") or "scaled" instead
+        of the doctor's verdict.
     species
         "human" or "mouse" instead of the doctor's verdict.
     gene_column
@@ -105,13 +113,17 @@ def inspect(
     totals = np.asarray(sample.sum(axis=0)).ravel()
     weights = totals / max(totals.sum(), 1e-12)  # [G] share of the sampled cells' counts
     column, resolved = _gene_names(matrix.var, species, gene_column, weights)
-    names, symbols = _names(matrix.var, column), _without_other_features(matrix.var, resolved.symbols)
+    names = _names(matrix.var, column)
+    others = _other_features(matrix.var, names)
+    symbols = [None if other else symbol for symbol, other in zip(resolved.symbols, others, strict=True)]
     _refuse_repeats(names, symbols, verdict, column)
     depth = _depth(found, sample, verdict)
     technology, technology_evidence = _technology(sample, verdict)
     known = {symbol for symbol in symbols if symbol is not None}
     counts_there = verdict.kind == "counts" or verdict.counts_recovered
-    left_out = _left_out(resolved, symbols)
+    left_out = sorted({*resolved.left_out, *np.flatnonzero(others).tolist()})
+    left_out_share = float(weights[left_out].sum())
+    weights = np.where(others, 0.0, weights) / max(1.0 - float(weights[others].sum()), 1e-12)
     report = DatasetReport(
         n_cells=matrix.shape[0],
         n_genes=matrix.shape[1],
@@ -134,7 +146,7 @@ def inspect(
         n_duplicate_cells=int(adata.obs_names.duplicated().sum()),
         n_identical_cells=_identical(found),
         n_left_out_genes=len(left_out),
-        left_out_share=float(weights[left_out].sum()),
+        left_out_share=left_out_share,
         median_genes_per_cell=float(np.median(found.detected)),
         median_counts_per_cell=float(np.median(depth)) if counts_there else None,
         evidence={
@@ -143,6 +155,7 @@ def inspect(
             "gene_names": dict(resolved.counts),
             "known_genes_counts_share": round(float(weights[[s is not None for s in symbols]].sum()), 4),
             "matrices": verdicts,
+            **_of_other_species(sample, resolved),
         },
         gene_symbols=tuple(symbols),
         gene_weights=weights,
@@ -199,6 +212,8 @@ def _remedy(fault: str, layer: str | None) -> str:
     if "negative" in fault:
         hint = "Choose another layer" if layer else "Bring the raw counts (in X, raw or a layer named counts)"
         return f"Expected counts or log-normalised values, which are never negative. {hint}."
+    if "too large" in fault:
+        return "Expected counts or normalised values. Look for a slip or an overflow there, and save the file again."
     if "zeros" in fault:
         return "Expected counts. Check that the matrix was filled before it was saved."
     return "Expected a numeric matrix of cells by genes."
@@ -215,6 +230,7 @@ def _expression(adata: AnnData, layer: str | None) -> list[Matrix]:
 def _judge(matrix: Matrix, hint: float | None) -> Candidate:
     """Rank a matrix from a sample: counts before normalised before unusable, then most genes, then the usual places."""
     named_counts = any(matrix.name.lower() == f"layers[{name.lower()!r}]" for name in COUNT_NAMES)
+    spliced = matrix.name == "layers['spliced']"  # a part of the counts: only where these are not to be had
     place = 0 if matrix.name == "X" else 1 if named_counts else 2 if matrix.name == "raw.X" else 3
     if not matrix.numeric:
         return Candidate(matrix, (4, 0, 0, place), "holds no numbers")
@@ -224,12 +240,14 @@ def _judge(matrix: Matrix, hint: float | None) -> Candidate:
     if (sample.data < 0).any():
         words = "holds negative values (it looks z-scored, centred, regressed or corrected)"
         return Candidate(matrix, (2, 0, 0, place), words)
+    if sample.nnz and sample.data.max() > LARGEST:
+        return Candidate(matrix, (3, 0, 0, place), "holds values too large for expression")
     scale = recognise_scale(sample, log_hint=hint)
     if scale.evidence["largest_value"] == 0.0:
         return Candidate(matrix, (4, 0, 0, place), "holds only zeros", scale)
     exact = scale.kind == "counts" and scale.evidence["whole_number_share"] == 1.0
     group = 0 if (exact and scale.evidence["largest_value"] != 1) or scale.counts_recovered else 1
-    rank = (group, -matrix.shape[1], 0 if scale.kind == "counts" else 1, place)
+    rank = (group, -matrix.shape[1], 2 if spliced else 0 if scale.kind == "counts" else 1, place)
     return Candidate(matrix, rank, scale.words, scale)
 
 
@@ -238,7 +256,7 @@ def _undecided(scale: Scale, matrix: Matrix) -> bool:
 
     Scaled values that were shifted to be non-negative have equal totals as well, but no zeros.
     """
-    if scale.counts_recovered or scale.kind not in ("log1p", "linear"):
+    if scale.counts_recovered or scale.kind in ("counts", "scaled"):
         return False
     if scale.target_sum is None:
         return True
@@ -250,10 +268,15 @@ def _scale_of(matrix: Matrix, found: Survey, scale: Scale) -> Scale:
     """The scale of a surveyed matrix: the sample's verdict, corrected by what only the whole matrix shows."""
     if scale.evidence["largest_value"] == 0.0:  # a file so empty that the sample met no value
         scale = replace(scale, words="too few values to tell; taken as counts")
-    evidence = {**scale.evidence, "largest_value": found.largest}
-    spreads = per_gene_scaled(found.gene_sd) if found.gene_sd is not None and matrix.shape[0] >= 20 else None
+    filled = float(found.detected.mean()) / max(matrix.shape[1], 1)
+    evidence = {**scale.evidence, "largest_value": found.largest, "filled_share": round(filled, 4)}
+    spreads = None
+    if found.gene_sd is not None and matrix.shape[0] >= 20:
+        spreads = per_gene_scaled(found.gene_sd, found.gene_largest)
     if spreads is not None:
         words = "scaled per gene and shifted to be non-negative; differences between genes are lost"
+        if "gene_largest_value" in spreads:
+            words = "scaled per gene to one largest value; differences between genes are lost"
         return Scale("scaled", words, evidence={**evidence, **spreads})
     if scale.kind == "counts" and evidence.get("whole_number_share") == 1.0 and not found.all_whole:
         return replace(scale, words="mostly whole numbers (estimated or corrected counts)", evidence=evidence)
@@ -283,29 +306,47 @@ def _gene_names(
     n_best = best[1].n_found
     if n_best >= 0.9 * len(var):
         return best
-    by_lower = {str(column).lower(): str(column) for column in var.columns}
-    for column in (by_lower[name] for name in GENE_COLUMNS if name in by_lower):
+    for column in _gene_columns(var):
         resolved = resolver.resolve(list(_names(var, column)), species, weights=weights.tolist())
         if resolved.n_found > 1.05 * n_best:
             best, n_best = (column, resolved), resolved.n_found
     return best
 
 
-def _without_other_features(var: pd.DataFrame, symbols: list[str | None]) -> list[str | None]:
-    """No symbol for antibodies, guides and peaks, which 10x files keep beside the genes and often name like them."""
+def _gene_columns(var: pd.DataFrame) -> list[str]:
+    """Columns of `var` that may name the genes: those called so, then other columns of many different words."""
+    plain = {_plain(column): str(column) for column in var.columns}
+    known = list(dict.fromkeys(plain[_plain(name)] for name in GENE_COLUMNS if _plain(name) in plain))
+    words = [str(c) for c in var.columns if not pd.api.types.is_numeric_dtype(var[c].dtype) and str(c) not in known]
+    many = [column for column in words if var[column].astype(str).nunique() > MOST * len(var)]
+    return known + many[:MOST_COLUMNS]
+
+
+def _plain(column: object) -> str:
+    """ "Gene.Symbol", "gene_symbol" and "GeneSymbol" are one name."""
+    return str(column).lower().translate({ord(sign): None for sign in "._- "})
+
+
+def _other_features(var: pd.DataFrame, names: pd.Index) -> np.ndarray:
+    """Which features [G] are no genes: antibodies, guides and peaks, spike-ins, and what counting programs add up.
+
+    Some bear names of genes; 10x files tell them in a column of `var`, others by the form of the name.
+    """
+    found = np.asarray(names.str.fullmatch(NOT_GENES), dtype=bool)
     column = next((str(name) for name in var.columns if str(name).lower() in FEATURE_TYPES), None)
     if column is None:
-        return symbols
+        return found
     genes = var[column].astype(str).str.lower().isin(("gene expression", "gene", "rna", "gex")).to_numpy()
-    if not genes.any():
-        return symbols
-    return [symbol if is_gene else None for symbol, is_gene in zip(symbols, genes, strict=True)]
+    return found | ~genes if genes.any() else found
 
 
-def _left_out(resolved: ResolvedGenes, symbols: Sequence[str | None]) -> list[int]:
-    """Positions of features that were left out though their names are known: another species, or no genes at all."""
-    others = (row for row, symbol in enumerate(symbols) if symbol is None and resolved.symbols[row] is not None)
-    return sorted({*resolved.left_out, *others})
+def _of_other_species(sample: sp.csr_matrix, resolved: ResolvedGenes) -> dict[str, Any]:
+    """In a file that mixes both species: the share of the sampled cells that are mostly of the one that is not read."""
+    if not resolved.left_out:
+        return {}
+    totals = np.asarray(sample.sum(axis=1)).ravel()
+    other = np.asarray(sample[:, list(resolved.left_out)].sum(axis=1)).ravel()
+    return {"cells_of_other_species_share": round(float(np.mean(other > 0.5 * totals)), 4)}
 
 
 def _n_repeats(names: pd.Index) -> int:
@@ -411,15 +452,29 @@ def _matrix_warnings(report: DatasetReport) -> list[str]:
         notes.append(f"you said the scale; the numbers look like {evidence['numbers_say']}")
     if report.scale == "scaled":
         notes.append(
-            "values are scaled per gene, not counts: answers are much less certain; bring raw counts if possible"
+            f"values are {_first_phrase(report)}, not counts: answers are much less certain; bring raw counts if "
+            "possible"
         )
     elif evidence.get("decided_by") == "assumed from the range":
         notes.append(
             f"the base of the logarithm could not be seen in the numbers; {report.scale_detail.words} was assumed"
         )
+    elif evidence.get("decided_by") == "few distinct values":
+        notes.append(f"values are {report.scale_detail.words} and were read as they are; bring the raw counts")
     elif evidence.get("decided_by") == "rounded":
         notes.append("values were rounded after they were normalised, so small counts are lost; bring the raw counts")
+    if report.scale != "scaled" and report.n_genes >= MANY_GENES and float(evidence.get("filled_share", 0)) > DENSE:
+        notes.append(
+            f"{float(evidence['filled_share']):.0%} of the values are above zero, as after imputation, batch "
+            "correction or a shift, or in bulk samples: answers are less certain; bring the raw counts if possible"
+        )
     return notes
+
+
+def _first_phrase(report: DatasetReport) -> str:
+    """ "scaled per gene", "ranks of the genes within each cell": the verdict without what follows from it."""
+    words = report.scale_detail.words.split(";")[0].split(",")[0]
+    return words.removesuffix(" and shifted to be non-negative")
 
 
 def _cell_warnings(report: DatasetReport) -> list[str]:
@@ -451,13 +506,19 @@ def _gene_warnings(report: DatasetReport, resolved: ResolvedGenes) -> list[str]:
             f"the file mixes human and mouse genes and was read as {report.species}; {len(resolved.left_out):,} "
             f"{other} genes with {report.left_out_share:.0%} of the counts were left out (choose with species)"
         )
+        if (share := float(report.evidence.get("cells_of_other_species_share", 0.0))) > 0.02:
+            notes.append(f"{share:.0%} of the cells are mostly {other}: read these with the species {other}")
     elif report.n_left_out_genes:
-        notes.append(f"{report.n_left_out_genes:,} features are not gene expression (antibodies, guides, peaks)")
+        notes.append(
+            f"{report.n_left_out_genes:,} features are not gene expression (antibodies, guides, peaks, spike-ins, sums "
+            f"of reads) and were left out, with {report.left_out_share:.0%} of the counts"
+        )
     if report.n_duplicate_genes:
         notes.append(f"{report.n_duplicate_genes:,} gene names repeat an earlier one; their counts are summed")
     elif report.n_merged_genes:
         notes.append(f"{report.n_merged_genes:,} gene names mean a gene that is there already; their counts are summed")
-    known = float(report.evidence["known_genes_counts_share"]) + report.left_out_share
+    known = float(report.evidence["known_genes_counts_share"])
+    known += report.left_out_share if resolved.left_out else 0.0
     if known < LOW:
         notes.append(
             f"only {report.n_known_genes:,} of {report.n_genes:,} gene names are known; they hold {known:.0%} of the "

@@ -2,9 +2,9 @@
 
 A name is read as the first of these that fits: Ensembl id (version ignored), approved symbol, approved symbol in
 another case, previous symbol, alias, the last two in another case, the name without what tools add to it
-(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``), and at last the gene behind a date that a spreadsheet made of it
-(``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of numbers is read as Entrez ids,
-which no two species share, unless the numbers only count the genes.
+(``GRCh38_INS``, ``INS__chr11``, ``HLA.A``, ``gene-INS``, ``b'INS'``, ``INS|3630``), and at last the gene behind a date
+that a spreadsheet made of it (``1-Mar``). So a name that is an approved symbol is never taken for an alias. A list of
+numbers is read as Entrez ids, which no two species share, unless the numbers only count the genes.
 
 Where several genes claim one previous symbol or alias, a protein-coding gene goes before others, then the lower HGNC
 number. A previous symbol or alias of a gene that the same list also holds under its approved symbol stays unknown: in
@@ -13,7 +13,8 @@ that file it means something else.
 Mouse names give the human symbol of their counterpart: the one-to-one ortholog, or where a human gene has several
 mouse counterparts the one that bears its name, else the best conserved (INS: Ins2); the others (Ins1) are left out, so
 that no human gene is the sum of several mouse genes. A list that mixes human and mouse genes (two genomes in one
-reference) is read as the species with more counts; the other species' genes are left out and named in the report.
+reference), told by a tenth of the names or of the counts, is read as the species with more counts; the other species'
+genes are left out and named in the report.
 """
 
 from __future__ import annotations
@@ -53,8 +54,15 @@ GENE_SOURCE = "HGNC and MGI (2026-06-25), NCBI Gene and Gene Ontology (2022)"
 ENSEMBL_ID = re.compile(r"(ENS(?:MUS)?G\d{11})(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 ENSEMBL_INSIDE = re.compile(r"(?<![A-Za-z0-9])(ENS(?:MUS)?G\d{11})", re.IGNORECASE)
 FEWEST_CLEAR = 20  # gene names of one species that outweigh what was said
-GENOME_PREFIX = re.compile(r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39|human|mouse)[_-]+", re.IGNORECASE)
+GENOME_PREFIX = re.compile(
+    r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39|human|mouse)(?:-\d{4}-[A-Z])?[_-]+", re.IGNORECASE
+)
 CHROMOSOME_SUFFIX = re.compile(r"__chr[\w]+$", re.IGNORECASE)
+KEY_PREFIX = re.compile(
+    r"^(?:gene|rna|sct|symbol)[_:-]", re.IGNORECASE
+)  # of Seurat's assays, of NCBI's and Ensembl's GFF
+PARTS = re.compile(r"[|,;()\s]+")
+QUOTED = re.compile(r"""b?(["'])(.*)\1""")  # also as Python prints bytes
 REPEAT_SUFFIX = re.compile(r"[.]\d{1,2}$")
 NUMBERED = re.compile(r"(.+)[-_]\d{1,3}")  # as var_names_make_unique numbers names that repeat
 NCBI_NAME = re.compile(r"(?:LOC|GeneID:|entrez:|ncbigene:)(\d+)", re.IGNORECASE)
@@ -228,14 +236,14 @@ class GeneResolver:
         GeneAlignmentError
             If ``species`` is neither.
         """
-        names = [str(name).strip() for name in names]
+        names = [unquoted(str(name).strip()) for name in names]
         if species is not None:
             species = species_name(species)
         if share_of_numbers(names) > 0.5:
             return self._resolve_numbers(names, species, weights)
         belongs = [self._species_named(name) for name in names]
-        species = species or self._species_of(belongs, names, weights)
-        mixed = both_species(belongs)
+        mixed = both_species(belongs) or self._both_in_counts(names, belongs, weights)
+        species = species or self._species_of(belongs, names, weights if mixed else None)
         matches = self._matches(names, belongs, species, mixed=mixed)
         notes = self._mend_dates(names, matches, species)
         self._forget_repeats(names, matches)
@@ -269,8 +277,12 @@ class GeneResolver:
         numbered = NCBI_NAME.fullmatch(name)
         if numbered:
             return self._species_numbered(numbered.group(1))
+        if KEY_PREFIX.match(name):
+            name = KEY_PREFIX.sub("", name)
         if name in self.human.approved or name in self.human.previous:
             return HUMAN
+        if name not in self.mouse.approved and len(parts := PARTS.split(name)) > 1:
+            return self._species_named(parts[0])
         return MOUSE if name in self.mouse.approved or name in self.mouse.previous else None
 
     def _species_numbered(self, entrez: str) -> str | None:
@@ -281,7 +293,7 @@ class GeneResolver:
 
     def _species_of(self, belongs: Sequence[str | None], names: Sequence[str], weights: Sequence[float] | None) -> str:
         """The species with more names, of a mixed list the one with more weight; for unknown names by their case."""
-        each = [1.0] * len(names) if weights is None or not both_species(belongs) or sum(weights) == 0 else weights
+        each = [1.0] * len(names) if weights is None or sum(weights) == 0 else weights
         votes = {HUMAN: 0.0, MOUSE: 0.0, None: 0.0}
         for vote, weight in zip(belongs, each, strict=True):
             votes[vote] += weight
@@ -289,6 +301,20 @@ class GeneResolver:
             return MOUSE if votes[MOUSE] > votes[HUMAN] else HUMAN
         mouse_like = sum(bool(TITLE_CASE.match(name)) for name in names)
         return MOUSE if mouse_like > len(names) - mouse_like else HUMAN
+
+    def _both_in_counts(
+        self, names: Sequence[str], belongs: Sequence[str | None], weights: Sequence[float] | None
+    ) -> bool:
+        """Whether the species of fewer names holds a tenth of the counts; names that both use tell nothing."""
+        if weights is None or sum(weights) == 0:
+            return False
+        held, n_names = {HUMAN: 0.0, MOUSE: 0.0}, {HUMAN: 0, MOUSE: 0}
+        for name, whose, weight in zip(names, belongs, weights, strict=True):
+            if whose is not None and not (name in self.mouse.approved and name in self.human.approved):
+                held[whose] += weight
+                n_names[whose] += 1
+        fewer = min(n_names, key=lambda species: n_names[species])
+        return n_names[fewer] >= 20 and held[fewer] > MIXED_SHARE * sum(held.values())
 
     def _matches(
         self, names: Sequence[str], belongs: Sequence[str | None], species: str, *, mixed: bool
@@ -371,7 +397,7 @@ class GeneResolver:
         """Names that are numbers: Entrez ids of human or mouse genes, unless they only number the genes."""
         numbers = [name.removesuffix(".0") for name in names]
         belongs = [self._species_numbered(number) for number in numbers]
-        species = species or self._species_of(belongs, names, weights)
+        species = species or self._species_of(belongs, names, weights if both_species(belongs) else None)
         n_known = sum(whose is not None for whose in belongs)
         if running_numbers(names) or species not in belongs or n_known < 0.3 * len(names):
             return ResolvedGenes([None] * len(names), species, "number", {UNKNOWN: len(names)})
@@ -422,11 +448,21 @@ def cleaned_names(name: str) -> Iterable[str]:
         name = ENSEMBL_INSIDE.sub("", name).strip("_-|:. ")
     bare = CHROMOSOME_SUFFIX.sub("", GENOME_PREFIX.sub("", name))
     yield bare
+    if KEY_PREFIX.match(bare):
+        yield KEY_PREFIX.sub("", bare)
+    if len(parts := [part for part in PARTS.split(bare) if part]) > 1:  # "INS|3630", "INS (3630)"
+        yield from (part for part in parts if not part.isdigit())
     if "." in bare:
         yield bare.replace(".", "-")
         if REPEAT_SUFFIX.search(bare):
             yield REPEAT_SUFFIX.sub("", bare)
             yield REPEAT_SUFFIX.sub("", bare).replace(".", "-")
+
+
+def unquoted(name: str) -> str:
+    """A name without the quotes that a table kept around it."""
+    found = QUOTED.fullmatch(name)
+    return found.group(2).strip() if found else name
 
 
 @lru_cache(maxsize=1)

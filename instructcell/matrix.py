@@ -19,6 +19,7 @@ from instructcell.errors import MatrixError
 CHUNK_VALUES = 8_000_000  # values of a dense chunk: 64 MB in float64
 SPARSE_ROWS = 1024  # rows of a sparse chunk
 SAMPLE_CELLS = 256
+LARGEST = 1e12  # no expression is larger; beyond lie slips and overflows
 FEW_NEGATIVE = 0.001  # share of the stored values below which negative ones are slips, not the scale
 FEW_GENES, MORE_CELLS = 20, 4096  # a sample of nearly empty cells (unfiltered droplets) is drawn larger
 ROWS = slice | np.ndarray | None
@@ -97,6 +98,7 @@ class Survey:
     totals: np.ndarray  # [N] in the stored scale
     detected: np.ndarray  # [N] genes above zero
     gene_sd: np.ndarray | None  # [G], where it was asked for
+    gene_largest: np.ndarray | None  # [G], likewise
     fingerprints: np.ndarray  # [N] equal for cells of equal values
 
 
@@ -138,11 +140,11 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
     totals, detected = np.zeros(n_cells), np.zeros(n_cells, dtype=np.int64)
     if not matrix.numeric:
         words = f"holds {getattr(matrix.values, 'dtype', 'unknown')} values, not numbers"
-        return Survey(words, 0, 0.0, False, totals, detected, None, totals)
-    sums, squares, prints = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_cells)
+        return Survey(words, 0, 0.0, False, totals, detected, None, None, totals)
+    sums, squares, most, prints = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_cells)
     key = np.random.default_rng(0).random(n_genes)
     bad, n_negative, lowest, largest, all_whole = Nonfinite(), 0, 0.0, 0.0, True
-    n_stored, negative_at = 0, (0, 0)
+    n_stored, negative_at, huge = 0, (0, 0), None
     for start, rows in matrix.chunks():
         values = rows.data
         if values.size == 0:
@@ -160,6 +162,9 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
         lowest, largest, n_stored = min(lowest, low), max(largest, high), n_stored + values.size
         if all_whole and values.dtype.kind == "f":
             all_whole = bool(np.abs(values - np.rint(values)).max() <= 1e-3)
+        if high > LARGEST and huge is None:
+            top = int(values.argmax())
+            huge = (start + int(np.searchsorted(rows.indptr, top, side="right")) - 1, int(rows.indices[top]))
         here = slice(start, start + rows.shape[0])
         totals[here] = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()
         prints[here] = rows @ key
@@ -168,6 +173,7 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
         if spread:
             sums += np.bincount(rows.indices, weights=values, minlength=n_genes)
             squares += np.bincount(rows.indices, weights=values.astype(np.float64) ** 2, minlength=n_genes)
+            np.maximum.at(most, rows.indices, values)
     fault: str | None = None
     if bad.n_values:
         fault = bad.words(cell_names, matrix.var.index)
@@ -176,10 +182,15 @@ def survey(matrix: Matrix, cell_names: pd.Index, *, spread: bool = False) -> Sur
         if n_negative < FEW_NEGATIVE * n_stored:
             looks = f"the first in cell {cell_names[negative_at[0]]!s}, gene {matrix.var.index[negative_at[1]]!s}"
         fault = f"holds {counted(n_negative, 'negative value')}, down to {lowest:.4g} ({looks})"
+    elif huge is not None:
+        cell, gene = cell_names[huge[0]], matrix.var.index[huge[1]]
+        fault = (
+            f"holds values too large for expression, up to {largest:.4g} (the first in cell {cell!s}, gene {gene!s})"
+        )
     elif largest == 0.0:
         fault = "holds only zeros"
     sd = np.sqrt(np.maximum(squares / n_cells - (sums / n_cells) ** 2, 0.0)) if spread else None
-    return Survey(fault, n_negative, largest, all_whole, totals, detected, sd, prints)
+    return Survey(fault, n_negative, largest, all_whole, totals, detected, sd, most if spread else None, prints)
 
 
 def counted(n: int, what: str) -> str:

@@ -23,8 +23,8 @@ class DatasetReport:
     matrix
         "X", "raw.X" or "layers['name']".
     scale, target_sum, counts_recovered, scale_detail
-        "counts", "log1p", "linear" or "scaled"; the total cells were normalised to, where it shows; whether counts come
-        back from the normalised values; and the whole verdict.
+        "counts", "log1p", "sqrt", "asinh", "linear" or "scaled"; the total cells were normalised to, where it shows;
+        whether counts come back from the normalised values; and the whole verdict.
     species, id_type, gene_column
         "human" or "mouse"; kind of gene names; the column of `var` that held them (None: var_names).
     technology

@@ -4,14 +4,15 @@ Two facts decide most files. A normalised UMI matrix still holds whole numbers i
 is a multiple of one UMI, the smallest value of the cell, once the right logarithm is undone. And where whole numbers
 are gone (TPM, RPKM) the totals of the cells are equal only after the right logarithm is undone.
 
-Whole numbers are not always counts: normalised values that were rounded lack the ones that every counted cell has, or
-bring every cell to the same total, and rounded logarithms end at about ten however deep the cell.
+Square roots and inverse hyperbolic sines (arcsinh, with any cofactor) show in the same way. Whole numbers are not
+always counts: normalised values that were rounded lack the ones that every counted cell has, or bring every cell to the
+same total, rounded logarithms end at about ten however deep the cell, and ranks never repeat within a cell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,10 +21,11 @@ import scipy.sparse as sp
 
 from instructcell.errors import MatrixError
 
-Kind = Literal["counts", "log1p", "linear", "scaled"]
+Kind = Literal["counts", "log1p", "sqrt", "asinh", "linear", "scaled"]
 Evidence = dict[str, float | int | str | bool]
 
 WHOLE = 1e-3  # how far a stored count may be from a whole number
+NOISE = 0.05  # how far counts that went through a conversion may be from whole numbers
 NEAR = 0.05  # how far a multiple of one UMI may be from a whole number after a logarithm was undone
 FEW_UMI = 20.0  # only small multiples are evidence: large ones are near a whole number by rounding error alone
 LARGEST_LOG = 25.0  # log2 of 33 million: no logarithm of expression is larger
@@ -46,6 +48,8 @@ SCALE_NAMES: dict[str, tuple[Kind, float | None]] = {
     **dict.fromkeys(("log1p", "log", "ln", "natural log", "lognorm", "logcounts"), ("log1p", math.e)),
     "log2": ("log1p", 2.0),
     "log10": ("log1p", 10.0),
+    **dict.fromkeys(("sqrt", "square root"), ("sqrt", None)),
+    **dict.fromkeys(("asinh", "arcsinh"), ("asinh", None)),
     **dict.fromkeys(("linear", "normalised", "normalized", "cpm", "cp10k", "tpm", "rpkm", "fpkm"), ("linear", None)),
     **dict.fromkeys(("scaled", "z-score", "zscore"), ("scaled", None)),
 }
@@ -58,7 +62,8 @@ class Scale:
     Attributes
     ----------
     kind
-        "counts", "log1p" (any base), "linear" (normalised, not logged) or "scaled" (each gene divided by its spread).
+        "counts", "log1p" (any base), "sqrt", "asinh", "linear" (normalised, not logged) or "scaled" (each gene divided
+        by its spread, or ranks).
     words
         The verdict as a phrase for people.
     log_base, log_twice
@@ -116,12 +121,15 @@ def recognise_scale(sample: sp.csr_matrix, *, log_hint: float | None = None, dec
     values, starts = sample.data, _starts(sample)
     if values.size == 0:
         return Scale("counts", "no values above zero", evidence={"largest_value": 0.0})
-    whole = float(np.mean(np.abs(values - np.round(values)) <= WHOLE))
+    whole = share_whole(values)
     evidence: Evidence = {"largest_value": float(values.max()), "whole_number_share": round(whole, 4)}
     if declared is not None:
         return _declared(declared, values, starts, evidence)
     if whole == 1.0:
         return _recognise_whole(values, starts, evidence)
+    near_whole = _recognise_near_whole(values, evidence)
+    if near_whole is not None:
+        return near_whole
     if values.max() <= LARGEST_LOG:
         return _recognise_small(values, starts, evidence, log_hint)
     return _recognise_large(values, starts, evidence, whole)
@@ -138,7 +146,8 @@ def scale_named(name: str) -> tuple[Kind, float | None]:
     found = SCALE_NAMES.get(name.strip().lower())
     if found is None:
         raise MatrixError(
-            f"scale {name!r} is not known; expected counts, log1p, log2, log10, linear (CPM, TPM, RPKM) or scaled."
+            f"scale {name!r} is not known; expected counts, log1p, log2, log10, sqrt, asinh, linear (CPM, TPM, "
+            "RPKM) or scaled."
         )
     return found
 
@@ -159,7 +168,7 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
         float32 [n, G], which may share its places with `rows`. Each cell depends on that cell alone, so chunks of any
         size give the same result.
     """
-    if scale.kind != "log1p" and not scale.counts_recovered:  # linear as it is
+    if scale.kind not in UNDO and not scale.counts_recovered:  # linear as it is
         linear = sp.csr_matrix((rows.data.astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
         if not linear.data.all():
             linear = linear.copy()  # the places are those of `rows` until here
@@ -168,18 +177,25 @@ def to_linear(rows: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     linear = _without_zeros(rows)
     if scale.kind == "log1p":
         linear.data = _undo_log(linear.data, scale.log_base or math.e, twice=scale.log_twice)
+    elif scale.kind in UNDO:
+        linear.data = UNDO[scale.kind](linear.data)
     if scale.counts_recovered:
         linear.data = _counts_from_units(linear.data, linear.indptr)
     linear.data = linear.data.astype(np.float32)
     return linear
 
 
-def per_gene_scaled(gene_sd: np.ndarray) -> Evidence | None:
-    """Evidence that every gene was divided by its spread, from the genes' standard deviations [G]; None if not so.
+def per_gene_scaled(gene_sd: np.ndarray, gene_largest: np.ndarray | None = None) -> Evidence | None:
+    """Evidence that every gene was divided by its spread [G] or brought to one largest value [G]; None if not so.
 
     In expression, whatever its logarithm, spreads differ several-fold between genes; after z-scoring (also when shifted
     to be non-negative, also on a subset of the cells) they are nearly equal and near one.
     """
+    if gene_largest is not None and (seen := gene_largest[gene_largest > 0]).size >= 20:
+        common = float(np.median(seen))
+        share = float(np.mean(np.isclose(seen, common, rtol=1e-5)))
+        if share > 0.9:
+            return {"gene_largest_value": round(common, 4), "genes_that_reach_it_share": round(share, 4)}
     varying = gene_sd[gene_sd > 1e-6]
     if varying.size < 20:
         return None
@@ -206,26 +222,64 @@ def _declared(name: str, values: np.ndarray, starts: np.ndarray, evidence: Evide
             f"The largest value is {values.max():,.6g}, so the values cannot be {BASE_WORDS[base]}(x + 1) as you said; "
             "expected values up to about 20. Name another scale, or leave it to be recognised."
         )
-    linear = values if base is None else _undo_log(values, base)
+    if base is not None:
+        linear = _undo_log(values, base)
+    else:
+        linear = UNDO[kind](values) if kind in ROOT_WORDS else values
     share = _share_of_whole_multiples(linear, values, starts)
     evidence["whole_multiples_share"] = round(share, 4)
     if share >= 0.9:
-        return _recovered(base or 1.0, linear, starts, evidence)
+        return _recovered(kind if kind in ROOT_WORDS else base or 1.0, linear, starts, evidence)
+    if kind in ROOT_WORDS:
+        return Scale(kind, f"{ROOT_WORDS[kind]} of normalised values, as you said", evidence=evidence)
     if base is None:
         return Scale("linear", "normalised and not logged, as you said", evidence=evidence)
     return Scale("log1p", f"{BASE_WORDS[base]}(x + 1) of normalised values, as you said", base, evidence=evidence)
+
+
+def share_whole(values: np.ndarray) -> float:
+    """Share of values above zero that are whole numbers; one near zero is none."""
+    return float(np.mean((np.abs(values - np.round(values)) <= WHOLE) & (values >= 0.5)))
+
+
+def _recognise_near_whole(values: np.ndarray, evidence: Evidence) -> Scale | None:
+    """Counts that a correction or a conversion has moved a little away from whole numbers; None for anything else.
+
+    Values below 1.5 tell nothing: the logarithm of base 2 of one count and one is one as well.
+    """
+    telling = values[values >= 1.5]
+    if telling.size < 20:
+        return None
+    off = float(np.mean(np.abs(telling - np.round(telling))))
+    for n_barcodes in BARCODE_COUNTS:  # a cell with k of n distinct UMIs was written as -n log(1 - k / n)
+        umis = -n_barcodes * np.expm1(-values / n_barcodes)
+        after = np.abs(umis - np.round(umis))
+        share = float(np.mean(after < 0.01))
+        if share > 0.98 and float(np.mean(after[values >= 1.5])) < 0.3 * off and values.max() > LARGEST_LOG:
+            evidence |= {"umi_barcodes": n_barcodes, "whole_after_correction_share": round(share, 4)}
+            words = f"UMI counts corrected for collisions among {n_barcodes} barcodes"
+            return Scale("counts", words, evidence=evidence)
+    near = float(np.mean(np.abs(telling - np.round(telling)) <= NOISE))
+    if near < 0.98 or float(np.mean(np.abs(values - np.maximum(np.round(values), 1)) <= NOISE)) < 0.98:
+        return None
+    evidence |= {"near_whole_share": round(near, 4), "mean_distance_from_whole": round(off, 6)}
+    return Scale("counts", "raw counts (whole numbers but for a little noise)", evidence=evidence)
 
 
 def _recognise_whole(values: np.ndarray, starts: np.ndarray, evidence: Evidence) -> Scale:
     """Whole numbers: counts, unless they look like normalised values that were rounded."""
     if values.max() <= 1:
         return Scale("counts", "only zeros and ones (detected or not)", evidence=evidence)
+    detected = np.diff(np.append(starts, values.size))
+    if _are_ranks(values, starts, detected):
+        words = "ranks of the genes within each cell; how much they differ is lost"
+        return Scale("scaled", words, evidence=evidence | {"decided_by": "no value repeats within a cell"})
     step = int(np.gcd.reduce(np.round(values).astype(np.int64)))
     if step > 1 and values.max() > 2 * step:
         evidence |= {"common_factor": step}
         words = f"raw counts, each times {step:,}"
         return Scale("linear", words, counts_recovered=True, evidence=evidence | _exactness(values, starts))
-    detected, totals = np.diff(np.append(starts, values.size)), np.add.reduceat(values, starts)
+    totals = np.add.reduceat(values, starts)
     smallest, largest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     rich, deep = detected >= ENOUGH_GENES, totals >= DEEP_TOTAL
     at_smallest = np.add.reduceat(values == np.repeat(smallest, detected), starts) / detected
@@ -251,19 +305,36 @@ def _recognise_whole(values: np.ndarray, starts: np.ndarray, evidence: Evidence)
     return Scale("counts", words, evidence=evidence)
 
 
+def _are_ranks(values: np.ndarray, starts: np.ndarray, detected: np.ndarray) -> bool:
+    """Whether no two genes of a cell have the same value, which counts of many genes always have."""
+    rich = np.flatnonzero(detected >= ENOUGH_GENES)[:20]
+    distinct = [np.unique(values[starts[i] : starts[i] + detected[i]]).size == detected[i] for i in rich]
+    return len(distinct) > 0 and all(distinct)
+
+
 def _recognise_small(values: np.ndarray, starts: np.ndarray, evidence: Evidence, hint: float | None) -> Scale:
     """Values up to 25 that are not whole: nearly always a logarithm; which one, the cells themselves tell."""
     linear = {(base, False): _undo_log(values, base) for base in BASE_WORDS} | {(1.0, False): values}
     if values.max() <= LARGEST_LOG_TWICE:
         linear |= {(base, True): _undo_log(values, base, twice=True) for base in (math.e, 2.0)}
     shares = {key: _share_of_whole_multiples(v, values, starts) for key, v in linear.items()}
-    (base, twice) = max(shares, key=lambda key: shares[key])
+    (base, twice) = _best_of(shares, linear, starts)
     evidence["whole_multiples_share"] = round(shares[base, twice], 4)
+    corrected = _recognise_corrected(linear[base, twice], starts, base, evidence)
+    if corrected is not None:
+        return corrected
+    if base == 1.0 and shares[base, twice] >= 0.9:  # small values are nearly their own arcsinh
+        curved = UNDO["asinh"](values)
+        if _spread_of_totals(curved, starts) < min(1e-3, 0.1 * _spread_of_totals(values, starts)):
+            evidence["decided_by"] = "whole multiples of one UMI"
+            return _recovered("asinh", curved, starts, evidence)
     if shares[base, twice] >= 0.9:
         evidence["decided_by"] = "whole multiples of one UMI"
         return _recovered(base, linear[base, twice], starts, evidence, twice=twice)
-
     spread = {key: _spread_of_totals(v, starts) for key, v in linear.items()}
+    root = _recognise_root(values, starts, evidence, least_spread=min(spread.values()))
+    if root is not None:
+        return root
     (base, twice), second = sorted(spread, key=lambda key: spread[key])[:2]
     if spread[base, twice] < 0.05 and spread[base, twice] < 0.5 * spread[second]:
         target = _round_target(float(np.median(np.add.reduceat(linear[base, twice], starts))))
@@ -280,43 +351,113 @@ def _recognise_small(values: np.ndarray, starts: np.ndarray, evidence: Evidence,
     return Scale("log1p", words, base, evidence=evidence)
 
 
+def _best_of(
+    shares: Mapping[tuple[float, bool], float], linear: Mapping[tuple[float, bool], np.ndarray], starts: np.ndarray
+) -> tuple[float, bool]:
+    """The logarithm with the most whole multiples; of several as good (values far below one) equal totals decide."""
+    best = max(shares, key=lambda key: shares[key])
+    if shares[best] < 0.9:
+        return best
+    spread = {key: _spread_of_totals(linear[key], starts) for key in shares if shares[key] > shares[best] - 0.05}
+    evenest = min(spread, key=lambda key: spread[key])
+    return evenest if spread[evenest] < min(1e-3, 0.1 * spread[best]) else best
+
+
 def _recognise_large(values: np.ndarray, starts: np.ndarray, evidence: Evidence, whole: float) -> Scale:
     """Values above 25 that are not all whole: linear; corrected counts, CPM of counts, or TPM and RPKM."""
-    for n_barcodes in BARCODE_COUNTS:  # a cell with k of n distinct UMIs was written as -n log(1 - k / n)
-        umis = n_barcodes * -np.expm1(-values / n_barcodes)
-        share = float(np.mean(np.abs(umis - np.round(umis)) < 0.01))
-        if share > 0.98:
-            evidence |= {"umi_barcodes": n_barcodes, "whole_after_correction_share": round(share, 4)}
-            return Scale(
-                "counts", f"UMI counts corrected for collisions among {n_barcodes} barcodes", evidence=evidence
-            )
-    if whole >= 0.5:
-        return Scale("counts", f"estimated counts ({whole:.0%} are whole numbers)", evidence=evidence)
     share = _share_of_whole_multiples(values, values, starts)
     evidence["whole_multiples_share"] = round(share, 4)
+    spread = _spread_of_totals(values, starts)
+    if share < 0.9 and (root := _recognise_root(values, starts, evidence, least_spread=spread)) is not None:
+        return root
+    if whole >= 0.5:
+        return Scale("counts", f"estimated counts ({whole:.0%} are whole numbers)", evidence=evidence)
     if share >= 0.9:
         return _recovered(1.0, values, starts, evidence)
-    spread = _spread_of_totals(values, starts)
     evidence["spread_of_totals"] = round(spread, 4)
     if spread < 0.05:
         target = _round_target(float(np.median(np.add.reduceat(values, starts))))
         words = f"TPM or CPM-like (about {target:,.0f} per cell), not logged"
         return Scale("linear", words, target_sum=target, evidence=evidence)
+    if _are_function_of_counts(values):
+        words = "counts behind an unknown function (variance-stabilised?)"
+        return Scale("linear", words, evidence=evidence | {"decided_by": "few distinct values"})
+    few = values[values <= 5]
+    below = float(np.median(np.ceil(few) - few)) if few.size else 0.5  # 0.5 by chance
+    evidence["median_below_whole"] = round(below, 4)
+    if below < 0.3:
+        words = "counts corrected for ambient RNA or the like (a little below whole numbers)"
+        return Scale("linear", words, evidence=evidence)
     return Scale("linear", "RPKM, FPKM or TPM-like, not logged", evidence=evidence)
 
 
+def _are_function_of_counts(values: np.ndarray) -> bool:
+    """Whether the same few values stand in all cells, as after acosh or Freeman-Tukey; decimals alone do not count."""
+    if values.size < 2000 or np.mean(np.abs(values * 1e4 - np.round(values * 1e4)) < 1e-2) > 0.9:
+        return False
+    return bool(np.unique(values.astype(np.float32)).size < 0.05 * values.size)
+
+
+def _recognise_root(values: np.ndarray, starts: np.ndarray, evidence: Evidence, *, least_spread: float) -> Scale | None:
+    """Square roots or arcsinh: whole multiples of one UMI, or equal totals, once undone; None for neither.
+
+    The totals must be far more equal than any logarithm makes them (`least_spread`): of large values arcsinh is one.
+    """
+    for kind, words in ROOT_WORDS.items():
+        if kind == "asinh" and values.max() > LARGEST_LOG:
+            continue
+        linear = UNDO[kind](values)
+        share = _share_of_whole_multiples(linear, values, starts)
+        if share >= 0.95:
+            evidence |= {"whole_multiples_share": round(share, 4), "decided_by": "whole multiples of one UMI"}
+            return _recovered(kind, linear, starts, evidence)
+        spread = _spread_of_totals(linear, starts)
+        if spread < min(1e-3, 0.1 * least_spread):
+            target = _round_target(float(np.median(np.add.reduceat(linear, starts))))
+            evidence |= {"decided_by": "equal totals per cell", "spread_of_totals": round(spread, 6)}
+            return Scale(
+                kind,
+                f"{words} of values normalised to about {target:,.6g} per cell",
+                None,
+                False,
+                target,
+                False,
+                evidence,
+            )
+    return None
+
+
+def _recognise_corrected(linear: np.ndarray, starts: np.ndarray, base: float, evidence: Evidence) -> Scale | None:
+    """Logarithms of whole numbers that are no plain counts, as sctransform corrects them: some cells lack the ones."""
+    smallest = np.minimum.reduceat(linear, starts)
+    few = linear[linear <= 1e3]
+    if base == 1.0 or few.size == 0 or np.mean(np.abs(few - np.maximum(np.round(few), 1)) < 0.02) < 0.98:
+        return None
+    ones = float(np.mean(np.abs(smallest - 1.0) < 0.02))
+    if ones < 0.3 or ones > 0.99:  # none: counts times a factor; all: plain counts
+        return None
+    evidence |= {"decided_by": "whole numbers, not all cells with ones", "cells_without_ones_share": round(1 - ones, 4)}
+    words = f"{BASE_WORDS[base]}(x + 1) of whole numbers that were corrected for depth (as sctransform does)"
+    return Scale("log1p", words, base, evidence=evidence)
+
+
 def _recovered(
-    base: float, linear: np.ndarray, starts: np.ndarray, evidence: Evidence, *, twice: bool = False
+    base: float | Kind, linear: np.ndarray, starts: np.ndarray, evidence: Evidence, *, twice: bool = False
 ) -> Scale:
-    """The verdict when values are whole multiples of one UMI once the logarithm of that base is undone."""
+    """The verdict when values are whole multiples of one UMI once that logarithm, "sqrt" or "asinh" is undone."""
     one_umi = np.minimum.reduceat(linear, starts)
     evidence |= {"one_umi_median": float(np.median(one_umi)), **_exactness(linear, starts)}
     target = None
     if np.allclose(one_umi, 1.0, atol=1e-3):
         of = "raw counts"
+    elif one_umi.size >= 5 and np.allclose(one_umi, one_umi[0], rtol=1e-3):
+        of = f"raw counts, each times {one_umi[0]:.6g}"
     else:
         target = _target_of(linear, starts, one_umi, evidence)
         of = f"counts normalised to {target:,.0f} per cell" if target else "normalised counts"
+    if isinstance(base, str):
+        words = f"{ROOT_WORDS[base]} of {of}"
+        return Scale(base, words, target_sum=target, counts_recovered=True, evidence=evidence)
     if base == 1.0:
         return Scale("linear", f"{of}, not logged", target_sum=target, counts_recovered=True, evidence=evidence)
     words = f"{_log_words(base, twice=twice)} of {of}"
@@ -343,6 +484,17 @@ def _target_of(linear: np.ndarray, starts: np.ndarray, one_umi: np.ndarray, evid
             evidence["whole_libraries_share"] = round(share, 4)
             return target
     return None
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    """x from its square root; negative zeros and the like stay what they are."""
+    return values * values
+
+
+def _undo_asinh(values: np.ndarray) -> np.ndarray:
+    """x / cofactor from arcsinh(x / cofactor)."""
+    with np.errstate(over="ignore"):
+        return np.sinh(values)
 
 
 def _undo_log(values: np.ndarray, base: float, *, twice: bool = False) -> np.ndarray:
@@ -454,6 +606,14 @@ def _without_zeros(rows: sp.csr_matrix) -> sp.csr_matrix:
 def _starts(rows: sp.csr_matrix) -> np.ndarray:
     """Where each non-empty row begins in rows.data, for reduceat."""
     return rows.indptr[:-1][np.diff(rows.indptr) > 0]
+
+
+ROOT_WORDS: dict[Kind, str] = {"sqrt": "square root", "asinh": "arcsinh"}
+UNDO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sqrt": _square,
+    "asinh": _undo_asinh,
+    "log1p": lambda values: _undo_log(values, math.e),
+}
 
 
 def log_hint_of(uns: Mapping[str, object]) -> float | None:

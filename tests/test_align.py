@@ -139,9 +139,15 @@ def test_one_aligner_serves_every_chunk():
 
 def test_columns_of_var_are_offered_when_names_fail():
     adata = make_adata(names=[f"feature_{i}" for i in range(300)])
-    adata.var["my_names"] = GENES
+    adata.var["my_names"] = [f"row {i}" for i in range(300)]
     with pytest.raises(GeneAlignmentError, match="gene_column.*my_names"):
         align_genes(adata, GENES)
+
+
+def test_gene_names_are_found_in_a_column_of_any_name():
+    adata = make_adata(names=[f"feature_{i}" for i in range(300)])
+    adata.var["my_names"] = GENES
+    assert align_genes(adata, GENES).coverage == 1.0
     assert align_genes(adata, GENES, gene_column="my_names").coverage == 1.0
 
 

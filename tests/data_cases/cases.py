@@ -76,6 +76,32 @@ RAW = scale("counts", counts_recovered=False, matrix="X")
 LOGNORM = scale("log1p", base=math.e, target=1e4, counts_recovered=True)
 
 
+def depth_corrected() -> np.ndarray:
+    """Counts brought to the median depth and rounded, as sctransform corrects them."""
+    depth = counts().sum(axis=1, keepdims=True)
+    return np.round(counts() / (depth / np.median(depth)))
+
+
+def with_more_features(features: list[str], depth: float) -> AnnData:
+    """The demo cells with features behind the genes that are none, each of about `depth` counts in every cell."""
+    more = np.random.default_rng(4).poisson(depth, (N_CELLS, len(features)))
+    return make(np.hstack([counts(), more]), [*symbols(), *features])
+
+
+def human_panel_with_mouse_genes() -> AnnData:
+    """Human cells of a thousand genes, counted against both genomes, so that most names are of the mouse."""
+    matrix = np.hstack([counts()[:, :1000], (counts() * 0.02).round()])
+    human = [f"GRCh38_{name}" for name in symbols()[:1000]]
+    return make(matrix, human + [f"mm10___{name}" for name in names("mouse_symbol")])
+
+
+def cells_of_two_species() -> AnnData:
+    """A barnyard: two thirds of the cells are human, one third are mouse."""
+    human = np.arange(N_CELLS) % 3 > 0
+    matrix = np.hstack([counts() * human[:, None], counts() * ~human[:, None]])
+    return make(matrix, [f"GRCh38_{name}" for name in symbols()] + [f"mm10___{name}" for name in names("mouse_symbol")])
+
+
 def of(matrix: Callable[[], np.ndarray], verdict: dict[str, Any], **more: Any) -> Case:
     """A case whose X is a matrix over the demo genes."""
     form = more.pop("form", "csr")
@@ -311,6 +337,66 @@ SCALES = {
     "TPM of full-length cDNA": of(
         lambda: tpm(full_length()), {"scale": "linear", "target_sum": 1e6, "technology": "full-length"}
     ),
+    "square root of raw counts": of(
+        lambda: np.sqrt(counts()), scale("sqrt", counts_recovered=True), says=("square root of raw counts",), exact=1.0
+    ),
+    "square root of CP10k": of(
+        lambda: np.sqrt(to_total(counts())), scale("sqrt", target=1e4, counts_recovered=True), exact=1.0
+    ),
+    "square root of CP10k, said": of(
+        lambda: np.sqrt(to_total(counts())), scale("sqrt", counts_recovered=True, target=1e4), given={"scale": "sqrt"}
+    ),
+    "arcsinh of counts with a cofactor": of(
+        lambda: np.arcsinh(counts() / 5),
+        scale("asinh", counts_recovered=True),
+        says=("arcsinh of raw counts, each times 0.2",),
+        exact=1.0,
+    ),
+    "arcsinh of CP10k": of(
+        lambda: np.arcsinh(to_total(counts())), scale("asinh", target=1e4, counts_recovered=True), exact=1.0
+    ),
+    "arcsinh of TPM": of(lambda: np.arcsinh(tpm() / 1e5), scale("asinh", target=10.0, counts_recovered=False)),
+    "acosh, a variance-stabilised count": of(
+        lambda: np.arccosh(0.1 * counts() + 1) / np.sqrt(0.05),
+        scale("linear", counts_recovered=False),
+        says=("unknown function.*bring the raw counts",),
+    ),
+    "shares of a cell": of(
+        lambda: to_total(counts(), 1.0), scale("linear", target=1.0, counts_recovered=True), exact=1.0
+    ),
+    "halves": of(
+        lambda: counts() / 2, scale("linear", counts_recovered=True), says=("raw counts, each times 0.5",), exact=1.0
+    ),
+    "counts with a little noise": of(
+        lambda: np.abs(counts() + (counts() > 0) * np.random.default_rng(0).normal(0, 0.01, counts().shape)),
+        RAW | {"technology": "UMI"},
+        says=("whole numbers but for a little noise",),
+    ),
+    "corrected counts and log1p, as sctransform": of(
+        lambda: np.log1p(depth_corrected()),
+        scale("log1p", base=math.e, counts_recovered=False),
+        says=("corrected for depth",),
+    ),
+    "a little below whole numbers": of(
+        lambda: counts() * np.random.default_rng(2).uniform(0.8, 0.95, counts().shape),
+        scale("linear", counts_recovered=False),
+        says=("corrected for ambient RNA",),
+    ),
+    "each gene to one largest value": of(
+        lambda: lognorm("float64") / np.maximum(lognorm("float64").max(axis=0), 1e-9),
+        scale("scaled", counts_recovered=False),
+        says=("scaled per gene to one largest value",),
+    ),
+    "ranks within each cell": of(
+        lambda: (np.argsort(np.argsort(counts(), axis=1), axis=1) * (counts() > 0)).astype(float),
+        scale("scaled", counts_recovered=False),
+        says=("ranks of the genes within each cell",),
+    ),
+    "a pseudocount in every value": of(
+        lambda: np.log2(to_total(counts() + 0.3, 1e6) + 1),
+        scale("log1p", base=2.0, target=1e6, counts_recovered=False),
+        says=("100% of the values are above zero",),
+    ),
     "counts are UMIs": of(counts, RAW | {"technology": "UMI"}),
     "recovered counts are UMIs": of(lognorm, LOGNORM | {"technology": "UMI"}),
 }
@@ -342,6 +428,16 @@ PLACES = {
     ),
     "spliced and unspliced beside X": Case(
         lambda: layered(counts(), spliced=np.floor(counts() * 0.8), unspliced=np.ceil(counts() * 0.2)), RAW, exact=1.0
+    ),
+    "log values in X beside spliced counts": Case(
+        lambda: layered(lognorm(), spliced=np.floor(counts() * 0.8), unspliced=np.ceil(counts() * 0.2)),
+        LOGNORM | {"matrix": "X"},
+        exact=1.0,
+    ),
+    "spliced counts alone": Case(
+        lambda: layered(None, spliced=counts(), unspliced=np.ceil(counts() * 0.2)),
+        RAW | {"matrix": "layers['spliced']"},
+        exact=1.0,
     ),
     "a scaled layer beside counts": Case(lambda: layered(counts(), scaled=z_scores()), RAW, exact=1.0),
     "detected or not in X, counts in a layer": Case(
@@ -377,6 +473,15 @@ GENES = {
     ),
     "dots for dashes": named(lambda: [name.replace("-", ".") for name in symbols()], least=3990),
     "genome prefix": named(lambda: [f"GRCh38_{name}" for name in symbols()], species="human"),
+    "genome prefix with a release": named(lambda: [f"GRCh38-2024-A_{name}" for name in symbols()], species="human"),
+    "prefix of an annotation file": named(lambda: [f"gene-{name}" for name in symbols()], species="human"),
+    "prefix of an assay": named(lambda: [f"rna_{name}" for name in names("mouse_symbol")], species="mouse"),
+    "quotes around names": named(lambda: [f'"{name}"' for name in symbols()]),
+    "names as Python prints bytes": named(lambda: [f"b'{name}'" for name in symbols()]),
+    "symbol and number, as TCGA": named(lambda: [f"{name}|{row}" for row, name in enumerate(symbols())], least=3990),
+    "symbol and Entrez id in brackets": named(
+        lambda: [f"{name} ({number})" for name, number in zip(symbols(), names("entrez_id"), strict=True)], least=3990
+    ),
     "chromosome suffix": named(lambda: [f"{name}__chr1" for name in symbols()], species="human"),
     "blanks around names": named(lambda: [f" {name} " for name in symbols()]),
     "mouse symbols": named(lambda: names("mouse_symbol"), ("orthologs",), species="mouse", id_type="symbol"),
@@ -419,6 +524,38 @@ GENES = {
     "numbered genes, symbols in a column": Case(
         lambda: with_column("feature_name", symbols(), numbers()),
         RAW | {"gene_column": "feature_name", "n_known_genes": N_GENES},
+    ),
+    "numbered genes, symbols in a column of another spelling": Case(
+        lambda: with_column("Gene.Symbol", symbols(), numbers()),
+        RAW | {"gene_column": "Gene.Symbol", "n_known_genes": N_GENES},
+    ),
+    "numbered genes, symbols in a column of any name": Case(
+        lambda: with_column("Description", symbols(), numbers()),
+        RAW | {"gene_column": "Description", "n_known_genes": N_GENES},
+    ),
+    "sums of reads below the genes": Case(
+        lambda: with_more_features(["__no_feature", "__ambiguous", "N_unmapped"], 1e5),
+        RAW | {"n_left_out_genes": 3, "n_known_genes": N_GENES},
+        says=("3 features are not gene expression",),
+    ),
+    "spike-ins": Case(
+        lambda: with_more_features([f"ERCC-{number:05d}" for number in range(2, 22)], 500),
+        RAW | {"n_left_out_genes": 20},
+        says=("20 features are not gene expression.*spike-ins",),
+    ),
+    "antibodies without types": Case(
+        lambda: with_more_features(["CD3_TotalSeqB", "CD19_TotalSeqB", "ADT-CD4", "Hashtag1"], 300),
+        RAW | {"n_left_out_genes": 4},
+    ),
+    "a human panel beside all mouse genes": Case(
+        human_panel_with_mouse_genes,
+        RAW | {"species": "human", "n_known_genes": 1000},
+        says=("mixes human and mouse genes and was read as human",),
+    ),
+    "cells of two species": Case(
+        cells_of_two_species,
+        RAW | {"species": "human"},
+        says=("% of the cells are mostly mouse",),
     ),
     "numbered genes, ids and symbols in columns": Case(
         lambda: with_column("gene_ids", names("ensembl_id"), numbers(), my_notes=["x"] * N_GENES),
@@ -534,6 +671,9 @@ FAULTS = {
     "NaN": refused(
         lambda: make(with_nan(np.nan)), MatrixError, "1 NaN or infinite value, the first in cell cell5 .row 5., gene"
     ),
+    "a value that overflowed": refused(
+        lambda: make(with_nan(1e33)), MatrixError, "too large for expression, up to 1e\\+33 .*cell5"
+    ),
     "an infinite value": refused(lambda: make(with_nan(np.inf)), MatrixError, "NaN or infinite.*cell5"),
     "a logarithm of zero": refused(
         lambda: make(np.log(np.where(counts() == 0, np.nan, counts())), form="dense"), MatrixError, "NaN or infinite"
@@ -563,7 +703,7 @@ FAULTS = {
     ),
     "a layer that is not there": refused(lambda: make(), MatrixError, "no matrix named 'umi'.*holds X", layer="umi"),
     "a scale that does not exist": refused(
-        lambda: make(), MatrixError, "'sqrt' is not known; expected counts", scale="sqrt"
+        lambda: make(), MatrixError, "'cube root' is not known; expected counts", scale="cube root"
     ),
     "counts said to be log2": refused(lambda: make(), MatrixError, "cannot be log2", scale="log2"),
     "a species that is not read": refused(
