@@ -15,6 +15,8 @@ from anndata import AnnData
 from instructcell.errors import MatrixError, ReadError
 from instructcell.reading.kinds import KINDS, KNOWN, SUFFIXES, TABLE_SUFFIXES, is_known, kind_of
 
+DEEPEST = 4  # folders in folders that are looked into: sample/outs/filtered_feature_bc_matrix/matrix.mtx.gz
+MOST_LISTED = 100_000
 __all__ = ["KINDS", "KNOWN", "SUFFIXES", "read"]
 
 
@@ -115,7 +117,7 @@ def _read_archive(path: Path, kind: str, *, backed: bool, timeout: float | None)
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The matrix or file of cells in a folder, or in a folder right in it; tables only where there is nothing better.
+    """The matrix or file of cells in a folder or below it; tables only where there is nothing better.
 
     Raises
     ------
@@ -124,12 +126,12 @@ def _inside(folder: Path, name: str) -> Path:
     """
     from instructcell.reading.mtx import matrices_in
 
-    here = sorted(path for path in (*folder.iterdir(), *folder.glob("*/*")) if not path.name.startswith("."))
+    here = _listed(folder)
     files = [path for path in here if path.is_file() and is_known(path.name)]
     tables = [path for path in files if path.name.lower().endswith(TABLE_SUFFIXES)]
-    stores = [path for path in here if path.is_dir() and path.parent == folder and kind_of(path) == "zarr"]
+    stores = [path for path in here if path.is_dir() and kind_of(path) == "zarr"]
     others = [path for path in files if path not in tables]
-    found = matrices_in(folder) or stores or others or tables
+    found = matrices_in(folder, here) or stores or others or tables
     if len(found) == 1:
         return found[0]
     if found:
@@ -141,6 +143,19 @@ def _inside(folder: Path, name: str) -> Path:
     raise ReadError(
         f"{name} holds no cells but {there}; expected a file or folder of them ({KNOWN}). Bring the one with counts."
     )
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder and below it, sorted; hidden names and the insides of zarr stores are not looked at."""
+    found: list[Path] = []
+    below = [(folder, 1)]
+    while below and len(found) < MOST_LISTED:
+        here, depth = below.pop()
+        children = sorted(path for path in here.iterdir() if not path.name.startswith((".", "__MACOSX")))
+        found += children
+        if depth < DEEPEST:
+            below += [(path, depth + 1) for path in children if path.is_dir() and kind_of(path) == "folder"]
+    return sorted(found)
 
 
 def _check(adata: AnnData, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,17 @@ from instructcell.reading.guard import FEWER_CELLS, check_memory
 
 BLOCK_VALUES = 10_000_000  # values parsed at a time: 80 MB
 DELIMITERS = ",\t;|"
+ENCODINGS = ("utf-8-sig", "cp1252")  # the second is what Windows wrote before; it fails on nothing
+HEAD_LINES, MOST_BEFORE = 4, 10_000  # lines that tell the layout; lines among which they are sought
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+(?:[eE][-+]?\d+)?")
+# Columns of numbers that are no expression: what scanpy, Seurat and counting programs keep beside it.
+ANNOTATIONS = re.compile(
+    r"(?:n_?counts?(?:_.+)?|n_?(?:genes|umis?|reads|features?|cells)(?:_.+)?|total_counts(?:_.+)?|ncount_.+|nfeature_.+"
+    r"|(?:log1p_|log10_)(?:n_|total_).+|(?:pct|percent)[._].+|(?:s|g2m)[._]score|doublet_?scores?|size_?factors?|leiden.*"
+    r"|louvain.*|clusters?|seurat_clusters|(?:x_)?(?:umap|tsne|pca?)[._-]\d+|batch|sample|donor|age"
+    r"|chr(?:om(?:osome)?)?|start|end|length|gene_?length|strand|entrez_?id|gene_?id)",
+    re.IGNORECASE,
+)
 LONGEST_LINE = 2**26  # characters: the names of a million cells
 MOST_COLUMNS = 2_000_000
 LEAST_KNOWN = 0.05  # share of the names along one side that must be genes
@@ -39,6 +51,8 @@ class Layout:
     n_before: int  # lines before the first row of numbers
     columns: list[str]  # names over the columns, without the one over the row names
     named_rows: bool
+    decimal: str = "."
+    encoding: str = ENCODINGS[0]
 
 
 @dataclass(frozen=True)
@@ -71,8 +85,8 @@ def read_table(path: Path) -> tuple[AnnData, list[str]]:
     GeneAlignmentError
         Neither its rows nor its columns are named by genes.
     """
-    layout = _layout(path)
-    table = _parse(path, layout)
+    table, layout = _decoded(path)
+    notes = [] if layout.encoding == ENCODINGS[0] else ["the text is no UTF-8 and was read as Windows-1252"]
     in_columns = GeneResolver().resolve(list(table.columns)).share_found
     in_rows = GeneResolver().resolve(list(table.rows)).share_found if layout.named_rows else 0.0
     if max(in_columns, in_rows) < LEAST_KNOWN:
@@ -84,15 +98,29 @@ def read_table(path: Path) -> tuple[AnnData, list[str]]:
         )
     if in_rows > in_columns:
         adata = AnnData(table.numbers.T.tocsr(), obs=pd.DataFrame(index=table.columns), var=table.words)
-        return adata, ["genes were in rows and cells in columns; the table was turned round"]
-    return AnnData(table.numbers, obs=table.words, var=pd.DataFrame(index=table.columns)), []
+        return adata, ["genes were in rows and cells in columns; the table was turned round", *notes]
+    return AnnData(table.numbers, obs=table.words, var=pd.DataFrame(index=table.columns)), notes
 
 
-def open_text(path: Path) -> TextIO:
+def _decoded(path: Path) -> tuple[Table, Layout]:
+    """The table as UTF-8, else as Windows wrote text before."""
+    for encoding in ENCODINGS:
+        with _told_as_read_error(path):
+            try:
+                layout = _layout(path, encoding)
+                return _parse(path, layout), layout
+            except UnicodeDecodeError:
+                if encoding == ENCODINGS[-1]:
+                    raise
+    raise AssertionError("one of the encodings was tried last")
+
+
+def open_text(path: Path, encoding: str = ENCODINGS[0]) -> TextIO:
     """The file as text, decompressed if gzipped; a byte-order mark is dropped."""
+    errors = "strict" if encoding == ENCODINGS[0] else "replace"
     if path.suffix.lower() == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
-    return path.open(encoding="utf-8-sig", newline="")
+        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, errors=errors, newline=""))
+    return path.open(encoding=encoding, errors=errors, newline="")
 
 
 @contextmanager
@@ -100,6 +128,8 @@ def _told_as_read_error(path: Path) -> Iterator[None]:
     """What gzip, the decoder and pandas raise on a damaged table, as one sentence."""
     try:
         yield
+    except UnicodeDecodeError:
+        raise  # tried again in another encoding
     except (
         ValueError,
         EOFError,
@@ -112,35 +142,64 @@ def _told_as_read_error(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _layout(path: Path) -> Layout:
-    """Read the first lines: delimiter, names, and whether a column of row names comes first."""
-    with _told_as_read_error(path), open_text(path) as lines:
-        head: list[str] = []
-        n_before = 1
-        while len(head) < 2 and (line := lines.readline(LONGEST_LINE)):
-            if len(line) == LONGEST_LINE:
-                raise ValueError(f"line {n_before + len(head)} is longer than {LONGEST_LINE:,} characters")
-            if line.startswith("#") or not line.strip():
-                n_before += not head
-                continue
-            head.append(line.rstrip("\r\n"))
+def _layout(path: Path, encoding: str) -> Layout:
+    """Read the first lines: delimiter, decimal sign, names, and whether a column of row names comes first."""
+    numbers, head = _head(path, encoding)
     if len(head) < 2:
         raise ReadError(
             f"{path.name} holds {len(head)} line(s); expected a line of names and at least one line of numbers. "
             "Export the table again."
         )
-    delimiter = max(DELIMITERS, key=head[0].count)
+    counts = {sign: [line.count(sign) for line in head] for sign in DELIMITERS}
+    delimiter = max(DELIMITERS, key=lambda sign: (min(counts[sign]), min(counts[sign][1:])))  # decimal commas vary
+    if delimiter not in head[1] and " " in head[1].strip():
+        delimiter = " "
+    decimal = "," if delimiter != "," and _has_decimal_commas(head[1:], delimiter) else "."
     with _told_as_read_error(path):
-        names, first = (next(csv.reader([line], delimiter=delimiter)) for line in head)
+        lines = [_fields(line, delimiter) for line in head]
+    while len(lines) > 2 and len(lines[0]) < 0.5 * len(lines[1]):  # a title above the table
+        lines, numbers = lines[1:], numbers[1:]
+    names, first, n_before = lines[0], lines[1], numbers[0]
     if len(names) > MOST_COLUMNS:
         raise ReadError(f"{path.name} has {len(names):,} columns; expected genes or cells. Export the table again.")
-    if delimiter not in head[0] and len(first) < 2:
+    if len(names) < 2 and len(first) < 2:
         raise ReadError(f"{path.name} has one column only; expected names and numbers separated by commas or tabs.")
     if len(names) == len(first) - 1:  # R writes no name over the row names
-        return Layout(delimiter, n_before, names, named_rows=True)
+        return Layout(delimiter, n_before, names, True, decimal, encoding)
     numeric_first = _is_number(first[0]) and names[0] != "" and not names[0].startswith("Unnamed")
     named_rows = not (numeric_first and GeneResolver().resolve(names[:1]).symbols[0])
-    return Layout(delimiter, n_before, names[1:] if named_rows else names, named_rows)
+    return Layout(delimiter, n_before, names[1:] if named_rows else names, named_rows, decimal, encoding)
+
+
+def _head(path: Path, encoding: str) -> tuple[list[int], list[str]]:
+    """The first lines that hold something, with their numbers in the file."""
+    numbers: list[int] = []
+    head: list[str] = []
+    with _told_as_read_error(path), open_text(path, encoding) as lines:
+        for number in range(1, MOST_BEFORE):
+            line = lines.readline(LONGEST_LINE)
+            if len(line) == LONGEST_LINE:
+                raise ValueError(f"line {number} is longer than {LONGEST_LINE:,} characters")
+            if not line or len(head) == HEAD_LINES:
+                break
+            if line.strip() and (head or not line.startswith("#")):
+                numbers.append(number)
+                head.append(line.rstrip("\r\n"))
+    return numbers, head
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    """The fields of a line; several blanks in a row part two fields, and none stands at either end."""
+    if delimiter == " ":
+        return next(csv.reader([" ".join(line.split())], delimiter=delimiter))
+    return next(csv.reader([line], delimiter=delimiter))
+
+
+def _has_decimal_commas(lines: list[str], delimiter: str) -> bool:
+    """Whether numbers are written 1,5 and none 1.5."""
+    fields = [field for line in lines for field in _fields(line, delimiter)[1:]]
+    commas = sum(bool(DECIMAL_COMMA.fullmatch(field)) for field in fields)
+    return commas > 0 and not any("." in field and _is_number(field) for field in fields)
 
 
 def _parse(path: Path, layout: Layout) -> Table:
@@ -155,6 +214,7 @@ def _parse(path: Path, layout: Layout) -> Table:
         names.append(pd.Index(index.astype(str)))
         if numeric is None:
             numeric = np.array([d.kind in "fiu" or _mostly_numbers(frame[c]) for c, d in frame.dtypes.items()], bool)
+            numeric &= ~_annotations(layout, frame)
         numbers = frame.loc[:, numeric]
         if numeric.any():
             blocks.append(sp.csr_matrix(_values(path, numbers, layout, names[-1]), dtype=np.float32))
@@ -170,10 +230,22 @@ def _parse(path: Path, layout: Layout) -> Table:
     return Table(sp.vstack(blocks, format="csr"), rows, columns, annotation)
 
 
+def _annotations(layout: Layout, frame: pd.DataFrame) -> np.ndarray:
+    """Which columns hold no expression: n_counts, percent.mt, UMAP_1, Length; and one behind a last delimiter."""
+    empty = np.array([not name.strip() for name in layout.columns], bool) & frame.isna().all().to_numpy()
+    called = [bool(ANNOTATIONS.fullmatch(name.strip())) for name in layout.columns]
+    if not any(called):
+        return empty
+    resolver = GeneResolver()
+    genes = resolver.human.approved | resolver.mouse.approved
+    return empty | np.array([c and name not in genes for c, name in zip(called, layout.columns, strict=True)], bool)
+
+
 def _frames(path: Path, layout: Layout, n_columns: int) -> Iterator[pd.DataFrame]:
     """Blocks of lines as pandas reads them; positions are column names, so repeated names survive."""
     settings: dict[str, Any] = {
-        "sep": layout.delimiter,
+        "sep": r"\s+" if layout.delimiter == " " else layout.delimiter,
+        "decimal": layout.decimal,
         "header": None,
         "skiprows": layout.n_before,
         "names": range(n_columns),
@@ -183,7 +255,7 @@ def _frames(path: Path, layout: Layout, n_columns: int) -> Iterator[pd.DataFrame
         "comment": None,
         "dtype": {0: str} if layout.named_rows else None,
     }
-    with _told_as_read_error(path), open_text(path) as lines, pd.read_csv(lines, **settings) as reader:
+    with _told_as_read_error(path), open_text(path, layout.encoding) as lines, pd.read_csv(lines, **settings) as reader:
         yield from reader
 
 

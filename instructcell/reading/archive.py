@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from instructcell.errors import ReadError
-from instructcell.reading.kinds import KNOWN, is_known
+from instructcell.reading.kinds import KNOWN, ZARR_MARKS, is_known
 
 MOST_FILES = 1_000  # unpacked from one archive
 MOST_ENTRIES = 500_000  # listed in one archive
@@ -112,6 +112,11 @@ def _unpack_tar(path: Path, folder: Path) -> None:
             inside = _inside(path, item.name)
             if item.issym() or item.islnk():
                 raise _refused(path, f"{item.name!r} is a link")
+            if inside.name in ZARR_MARKS:
+                raise ReadError(
+                    f"{path.name} holds a zarr store, which is read from a folder or a .zip, not from a .tar. Unpack "
+                    "it, or zip the store."
+                )
             n_bytes += item.size
             _check_growth(path, n_bytes)
             if item.isfile() and _wanted(inside):

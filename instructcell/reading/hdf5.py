@@ -21,6 +21,7 @@ from anndata._io.specs.registry import IORegistryError  # not exported elsewhere
 from anndata.io import read_elem
 
 from instructcell.errors import ReadError
+from instructcell.genes import GeneResolver
 from instructcell.reading.guard import FEWER_CELLS, check_hdf5, check_memory, damaged
 from instructcell.reading.on_disk import read_group, read_old
 
@@ -33,6 +34,7 @@ CELL_KEYS = ("CellID", "cell_id", "obs_names", "CellIDs", "barcode", "Barcode", 
 GENE_KEYS = ("Gene", "gene", "var_names", "gene_name", "GeneName", "gene_names", "Symbol", "Accession", "gene_id")
 ON_DISK = ("/X", "/layers/", "/raw/X", "/raw.X", "/obsp/", "/varp/")  # what `backed` does not load
 RNA = ("rna", "gex", "gene expression", "genes", "mrna", "transcriptome")
+LEAST_KNOWN = 0.3  # share of the values of a row attribute that must be genes to name the rows
 BLOCK_VALUES = 16_000_000  # values of a loom file held dense at a time: 128 MB in float64
 
 
@@ -187,7 +189,7 @@ def only_genes(adata: AnnData, notes: list[str]) -> AnnData:
 
 def _read_loom(file: h5py.File, notes: list[str]) -> AnnData:
     """A loom file: the main matrix as X, layers as layers, one-dimensional attributes as obs and var."""
-    obs, var = _loom_attrs(file["col_attrs"], CELL_KEYS), _loom_attrs(file["row_attrs"], GENE_KEYS)
+    obs, var = _loom_attrs(file["col_attrs"], CELL_KEYS), _loom_attrs(file["row_attrs"], GENE_KEYS, genes=True)
     n_genes, n_cells = file["matrix"].shape
     obs = pd.DataFrame(index=pd.RangeIndex(n_cells).astype(str)) if obs is None else obs
     if var is None:
@@ -197,13 +199,21 @@ def _read_loom(file: h5py.File, notes: list[str]) -> AnnData:
     return AnnData(_turned(file["matrix"]), obs=obs, var=var, layers={name: _turned(layers[name]) for name in layers})
 
 
-def _loom_attrs(group: h5py.Group, names: tuple[str, ...]) -> pd.DataFrame | None:
-    """One side's attributes as a table, named by the first known key; None when no key names anything."""
-    columns = {key: _text(read_elem(group[key])) for key in group if group[key].ndim == 1}
+def _loom_attrs(group: h5py.Group, names: tuple[str, ...], *, genes: bool = False) -> pd.DataFrame | None:
+    """One side's attributes as a table, named by the first known key, of genes also by the one with the most genes.
+
+    None when no key names anything.
+    """
+    columns = {key: _unescaped(_text(read_elem(group[key]))) for key in group if group[key].ndim == 1}
+    plain = {key.lower(): key for key in columns}
     key = next((name for name in names if name in columns), None)
+    key = key or next((plain[name.lower()] for name in names if name.lower() in plain), None)
+    if key is None and genes:
+        found = {name: GeneResolver().resolve(list(values)).share_found for name, values in columns.items()}
+        key = max(found, key=lambda name: found[name], default=None)
+        key = key if key is not None and found[key] > LEAST_KNOWN else None
     if key is None:
         return None
-    columns = {name: _unescaped(values) for name, values in columns.items()}
     index = pd.Index(columns.pop(key)).astype(str)
     return pd.DataFrame(columns, index=index)
 

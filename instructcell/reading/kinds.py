@@ -25,8 +25,10 @@ PACKED_SUFFIXES = tuple(f"{suffix}.gz" for suffix in HDF5_SUFFIXES)
 KNOWN = ".h5ad, .zarr, 10x .h5, a 10x folder or its .mtx, .loom, .h5mu, .csv, .tsv or .txt (also .gz), or a .zip of one"
 ZARR_MARKS = (".zgroup", "zarr.json")  # formats 2 and 3
 # The tables that stand beside a 10x matrix and hold no expression themselves.
-GENE_FILE = re.compile(r"(?:^|[._-])(?:features|genes)\.(?:tsv|txt|csv)(?:\.gz)?$", re.IGNORECASE)
-CELL_FILE = re.compile(r"(?:^|[._-])(?:barcodes|cells)\.(?:tsv|txt|csv)(?:\.gz)?$", re.IGNORECASE)
+GENE_FILE = re.compile(r"(?:^|[._-])(?:features|genes|quants_mat_cols)\.(?:tsv|txt|csv)(?:\.gz)?$", re.I)
+CELL_FILE = re.compile(
+    r"(?:^|[._-])(?:barcodes|cells|cell_metadata|quants_mat_rows)\.(?:tsv|txt|csv)(?:\.gz)?$", re.I
+)
 MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip-compressed file"),
@@ -79,6 +81,8 @@ def kind_of(path: Path) -> str:
     name, head = path.name.lower(), _head(path)
     if not name.endswith((*SUFFIXES, *HDF5_SUFFIXES, *PACKED_SUFFIXES)):
         foreign = next((words for endings, words in FOREIGN if name.endswith(endings)), "Convert it to one.")
+        if what_is(head) == "a text file":
+            foreign = "If it is a table of cells and genes, name it .csv or .tsv."
         raise ReadError(f"{path.name} is of an unknown kind ({what_is(head)}); expected {KNOWN}. {foreign}")
     if not head:
         raise ReadError(f"{path.name} is empty (0 bytes); expected {KNOWN}. Copy or download it again.")

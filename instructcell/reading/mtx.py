@@ -173,10 +173,9 @@ def _opened(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb") if _is_gzip(path) else path.open("rb"))
 
 
-def matrices_in(folder: Path) -> list[Path]:
-    """The .mtx files of a folder and of the folders right in it; filtered ones are taken before raw ones."""
-    found = [path for path in (*folder.iterdir(), *folder.glob("*/*")) if path.name.lower().endswith(MTX_SUFFIXES)]
-    found = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+def matrices_in(folder: Path, listed: list[Path]) -> list[Path]:
+    """The .mtx files of what is listed of a folder; filtered ones are taken before raw ones."""
+    found = [path for path in listed if path.name.lower().endswith(MTX_SUFFIXES) and path.is_file()]
     filtered = [path for path in found if "filtered" in str(path.relative_to(folder)).lower()]
     raw = [path for path in found if "raw" in str(path.relative_to(folder)).lower()]
     return filtered if len(filtered) == 1 and len(filtered) + len(raw) == len(found) else found
