@@ -7,6 +7,8 @@ into counts; they are held to a bound of their own.
 
 from __future__ import annotations
 
+from functools import cache
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from instructcell.genes import GeneResolver, load_gene_table
 from instructcell.resources import RESOURCES
 from instructcell.tools import annotate
 
-EXACT, NEAR, PANEL = 0.98, 0.95, 0.85
+EXACT, NEAR, PANEL = 0.98, 0.95, 0.95
 
 
 def islets(step: int = 4) -> AnnData:
@@ -67,15 +69,16 @@ def aliases() -> list[str]:
 
 
 def panel() -> AnnData:
-    """Raw counts of the 2,000 most variable genes, ranked on all of the demo's islet cells."""
+    """Raw counts of the 2,000 most variable genes of all of the demo's islet cells."""
     import scanpy
 
-    ranked = islets(1)
+    cells = islets(1)
+    ranked = cells.copy()
     scanpy.pp.filter_genes(ranked, min_cells=3)
     scanpy.pp.normalize_total(ranked, target_sum=1e4)
     scanpy.pp.log1p(ranked)
     scanpy.pp.highly_variable_genes(ranked, n_top_genes=2000)
-    return islets()[:, ranked.var_names[ranked.var["highly_variable"]]].copy()
+    return cells[:, ranked.var_names[ranked.var["highly_variable"]]].copy()
 
 
 def shuffled() -> AnnData:
@@ -97,14 +100,16 @@ DISGUISES = {
 }
 
 
-@pytest.fixture(scope="module")
-def undisguised() -> pd.DataFrame:
-    return annotate(islets()).table
+@cache
+def undisguised(step: int) -> pd.Series:
+    """Names of the cells as they are: every fourth, or all of them."""
+    return annotate(islets(step)).table["best_guess"]
 
 
 @pytest.mark.parametrize("name", DISGUISES)
-def test_cells_are_known_in_disguise(name: str, undisguised: pd.DataFrame):
+def test_cells_are_known_in_disguise(name: str):
     disguised, bound = DISGUISES[name]
-    table = annotate(disguised()).table
-    same = float((table["best_guess"].to_numpy() == undisguised["best_guess"].to_numpy()).mean())
+    found = annotate(disguised()).table["best_guess"]
+    raw = undisguised(1 if len(found) > 151 else 4)
+    same = float((found.to_numpy() == raw.loc[found.index].to_numpy()).mean())
     assert same >= bound, f"{same:.1%} of the cells agree"
