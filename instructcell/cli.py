@@ -304,7 +304,9 @@ def annotate(
         terminal.table(result.broader, "sure only at a broader type")
     if result.clusters is not None:
         terminal.table(result.clusters.reset_index(), f"clusters of {by}, each named from all of its cells")
-    for sentence in result.context_words:
+    orthologs = ["Mouse genes were read through their one-to-one human orthologs."]
+    remarks = [*(orthologs if result.report.species == "mouse" else []), *result.context_words]
+    for sentence in remarks:
         terminal.remark(sentence)
     terminal.document(
         {
@@ -314,7 +316,7 @@ def annotate(
             "gene_coverage": result.coverage,
             "engine": result.engine,
             "n_by_lm": result.n_by_lm,
-            "context": result.context_words,
+            "context": remarks,
             "composition": records(result.composition),
             "broader": records(result.broader),
             "clusters": [] if result.clusters is None else records(result.clusters.reset_index()),

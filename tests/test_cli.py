@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from instructcell import __version__
 from instructcell.cli import VERBS, app
 from instructcell.errors import MatrixError
+from instructcell.genes import load_gene_table
 from instructcell.output import OutputError, check_output, write_h5ad
 
 Run = Callable[..., Result]
@@ -172,6 +173,17 @@ def test_embed_writes_an_embedding_of_every_cell(run: Run, cells: Path, tiny_che
     embedding = anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_instructcell"]
     document = json.loads(result.stdout)
     assert embedding.shape == (document["n_cells"], document["n_latent"])
+
+
+def test_a_mouse_file_needs_no_flag_and_orthologs_are_said(run: Run, cells: Path, tiny_checkpoint: Path) -> None:
+    adata = anndata.read_h5ad(cells)
+    table = load_gene_table().set_index("symbol")["mouse_symbol"]
+    names = [table.get(name, "") or f"Gm{i}" for i, name in enumerate(adata.var_names)]
+    adata.var_names = names
+    adata[:, ~adata.var_names.duplicated()].write_h5ad("mouse.h5ad")
+    shown = run("annotate", "mouse.h5ad", "--model", tiny_checkpoint, "--json")
+    assert "one-to-one human orthologs" in json.loads(shown.stdout)["context"][0]
+    assert "orthologs" not in str(json.loads(run("annotate", cells, "--model", tiny_checkpoint, "--json").stdout))
 
 
 def test_annotate_says_who_read_the_cells(run: Run, cells: Path, tiny_checkpoint: Path) -> None:
