@@ -57,7 +57,7 @@ class Matrix:
         try:
             part = self.values[rows]
             if sp.issparse(part):
-                part.check_format(full_check=True)  # an index that points outside would crash compiled code
+                check_places(part)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             words = " ".join(str(error).split())[:160].rstrip(".")
             raise MatrixError(
@@ -100,6 +100,14 @@ class Survey:
     gene_sd: np.ndarray | None  # [G], where it was asked for
     gene_largest: np.ndarray | None  # [G], likewise
     fingerprints: np.ndarray  # [N] equal for cells of equal values
+
+
+def check_places(matrix: Any) -> None:
+    """ValueError where a CSR or CSC matrix points outside itself, which would crash compiled code later."""
+    pointers = np.asarray(matrix.indptr, np.int64)  # whose differences cannot overflow
+    if pointers[0] != 0 or np.any(np.diff(pointers) < 0):
+        raise ValueError("the pointers of a sparse matrix do not rise from zero")
+    matrix.check_format(full_check=True)
 
 
 def _half_rows(values: sp.csr_matrix, rows: slice | np.ndarray) -> sp.csr_matrix:

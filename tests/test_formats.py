@@ -321,6 +321,31 @@ def test_a_matrix_whose_first_line_is_wrong_is_refused_before_memory_is_taken(ce
         read(folder)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_zero_bytes_between_the_numbers_are_refused_before_the_compiled_reader_sees_them(cells, tmp_path, packed):
+    folder = write_trio(tmp_path / "f", cells, packed=packed)
+    matrix = next(folder.glob("matrix.mtx*"))
+    content = gzip.decompress(matrix.read_bytes()) if packed else matrix.read_bytes()
+    content = content[:-40] + b"\0" * 8 + content[-32:]
+    matrix.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ReadError, match="zero bytes"):
+        read(folder)
+    matrix.write_bytes(b"\x1f\x8b" + bytes(range(200)))
+    with pytest.raises(ReadError):
+        read(folder)
+
+
+@pytest.mark.parametrize("pointers", [[0, 5, -1], [0, 2**31 - 1, -(2**31)], [1, 3, 5], [0, 4, 2]])
+def test_pointers_of_a_sparse_matrix_that_do_not_rise_are_refused(tmp_path, pointers):
+    path = tmp_path / "c.h5ad"
+    AnnData(sp.csr_matrix(np.ones((2, 5), np.float32))).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file["X/indptr"][:] = np.array(pointers, np.int32)
+    for backed in (False, True):
+        with pytest.raises((ReadError, MatrixError), match="pointers"):
+            matrices(read(path, backed=backed))[0].sample()
+
+
 # ---- loom, MuData
 
 

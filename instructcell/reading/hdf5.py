@@ -22,6 +22,7 @@ from anndata.io import read_elem
 
 from instructcell.errors import ReadError
 from instructcell.genes import GeneResolver
+from instructcell.matrix import check_places
 from instructcell.reading.guard import FEWER_CELLS, check_hdf5, check_memory, damaged
 from instructcell.reading.on_disk import read_group, read_old
 
@@ -103,7 +104,7 @@ def check_sparse(adata: AnnData) -> None:
     """Indices that point outside a matrix would crash compiled code later: ValueError now."""
     for matrix in (adata.X, *adata.layers.values(), None if adata.raw is None else adata.raw.X):
         if isinstance(matrix, sp.csr_matrix | sp.csc_matrix | sp.csr_array | sp.csc_array):
-            matrix.check_format(full_check=True)
+            check_places(matrix)
 
 
 def _kind(file: h5py.File) -> str | None:
@@ -151,7 +152,7 @@ def _tenx_part(group: h5py.Group) -> tuple[sp.csr_matrix, np.ndarray, pd.DataFra
         raise ValueError(f"shape says {n_genes} genes and {n_cells} cells, its names say otherwise")
     triple = (parts["data"], parts["indices"], parts["indptr"])
     matrix = sp.csr_matrix(triple, shape=(n_cells, n_genes))
-    matrix.check_format(full_check=True)
+    check_places(matrix)
     if matrix.dtype.kind in "iu":
         matrix = matrix.astype(np.float32)
     features = group.get("features")

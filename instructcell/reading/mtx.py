@@ -15,12 +15,15 @@ import anndata
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from isal import igzip, isal_zlib
 
 from instructcell.errors import ReadError
+from instructcell.matrix import check_places
 from instructcell.reading.guard import FEWER_CELLS, check_memory
 from instructcell.reading.hdf5 import only_genes, told_as_read_error
 from instructcell.reading.kinds import CELL_FILE, GENE_FILE, GZIP, MTX_SUFFIXES
 
+BLOCK = 2**20  # bytes looked through at once
 BYTES_PER_ENTRY = 4  # at least: "1 1" and the end of the line
 DEFLATE_AT_MOST = 1040  # times smaller than its content a gzip can be
 IN_MEMORY = 32  # bytes per entry while the matrix is turned
@@ -90,11 +93,12 @@ def read_mtx(matrix: Path) -> tuple[AnnData, list[str]]:
     with told_as_read_error(matrix.name):
         genes, cells = _table(trio.genes), _table(trio.cells)
         n_rows, n_columns, n_entries = _header(matrix)
+        _check_text(matrix)
         turned, genes, cells = _orient(trio, (n_rows, n_columns), genes, cells)
         check_memory(matrix.name, n_entries * IN_MEMORY, FEWER_CELLS)
         values = anndata.io.read_mtx(matrix).X
         values = sp.csr_matrix(values.T if turned else values)
-        values.check_format(full_check=True)
+        check_places(values)
     if not turned:
         notes.append("the matrix was stored as cells by genes")
     adata = AnnData(values, obs=_obs(cells), var=_var(genes))
@@ -121,6 +125,17 @@ def _header(matrix: Path) -> tuple[int, int, int]:
     if n_entries > numbers[0] * numbers[1] or n_entries * (BYTES_PER_ENTRY if len(numbers) == 3 else 2) > room + 4:
         raise ValueError(f"it announces {n_entries:,} values, more than it can hold; it is cut off")
     return numbers[0], numbers[1], n_entries
+
+
+def _check_text(matrix: Path) -> None:
+    """ValueError at a zero byte, at which the compiled reader of the numbers would run out of its memory."""
+    with igzip.open(matrix, "rb") if _is_gzip(matrix) else matrix.open("rb") as file:
+        try:
+            while block := file.read(BLOCK):
+                if b"\0" in block:
+                    raise ValueError("it holds zero bytes between its numbers")
+        except isal_zlib.error as error:  # type: ignore[misc]
+            raise OSError(f"it cannot be unpacked: {error}") from error
 
 
 def _orient(

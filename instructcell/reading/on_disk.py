@@ -23,6 +23,7 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset, write_elem
 
 from instructcell.errors import ReadError
+from instructcell.matrix import check_places
 
 CSC_IN_MEMORY = 2**29  # bytes of values and indices
 LONG_PARTS = ("codes", "values", "mask")  # of a column with categories or missing values: one for each row
@@ -109,14 +110,14 @@ def _readable_by_row(matrix: Any, notes: list[str]) -> Any:
     n_major = matrix.shape[0] if matrix.format == "csr" else matrix.shape[1]
     n_stored = int(stored["data"].shape[0])
     whole = len(pointers) == n_major + 1 and pointers[0] == 0 and pointers[-1] == n_stored
-    if not whole or np.any(np.diff(pointers) < 0) or stored["indices"].shape[0] != n_stored:
+    if not whole or np.any(np.diff(pointers.astype(np.int64)) < 0) or stored["indices"].shape[0] != n_stored:
         raise ValueError("the pointers of a sparse matrix do not fit its values")
     if matrix.format == "csr":
         return matrix
     size = n_stored * (stored["data"].dtype.itemsize + stored["indices"].dtype.itemsize)
     if size <= CSC_IN_MEMORY:
         read = matrix.to_memory()
-        read.check_format(full_check=True)
+        check_places(read)
         return read.tocsr()
     notes.append("a large matrix stored by genes (CSC) was turned into a temporary one stored by cells (CSR)")
     return _turned_on_disk(stored, pointers, matrix.shape)
