@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from chat_ui import handlers
+from chat_ui.api import add_endpoints
 from chat_ui.card import dataset_card
-from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, View
+from chat_ui.handlers import MAX_SUGGESTIONS, MAX_UPLOAD_BYTES, Conversation, Pace, View
 from chat_ui.plots import has_cells
 from chat_ui.theme import STYLE_SHEET, page_theme
+from instructcell.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from instructcell.session import Session
 
 TITLE = "InstructCell"
 SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long without a question
-CLEAN_UP_SECONDS = (3600, 24 * 3600)  # how often, and from which age on, uploaded files are deleted
-PARALLEL_ANSWERS = 4
+CLEAN_UP_SECONDS = (600, SESSION_SECONDS)  # how often, and from which age on, uploaded files are deleted
+PARALLEL_ANSWERS = 48  # more wait in a line; those that are let in share the cores as `turnstile` says
 DEMO = {"Human islet": "islets", "Blood (PBMC)": "pbmc"}
 
 HEADER = """
@@ -137,7 +139,9 @@ def build_page(
         state = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_close)
         widgets = Widgets(state, chat, question, status, suggestions, card, *results)
         inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear)
-        _connect(page, widgets, Visits(new_session, first_file), inputs)
+        visits = Visits(new_session, first_file, Turnstile().paced)
+        add_endpoints(state, visits.open_conversation)  # first, so that they get the names of their functions
+        _connect(page, widgets, visits, inputs)
     page.queue(default_concurrency_limit=PARALLEL_ANSWERS)
     return page
 
@@ -217,10 +221,15 @@ class Visits:
 
     new_session: Callable[[Path], Session]
     first_file: Path | None
+    pace: Pace = iter
+
+    def open_conversation(self) -> Conversation:
+        """A new one, which takes turns with the others."""
+        return handlers.open_conversation(self.new_session, self.pace)
 
     def greet(self) -> Iterator[list[Any]]:
         """Open a conversation for a page that was just loaded, and read the first file where there is one."""
-        conversation = handlers.open_conversation(self.new_session)
+        conversation = self.open_conversation()
         yield draw(conversation, conversation.view)
         if self.first_file is not None:
             yield from drawn(conversation, handlers.load(conversation, self.first_file))
@@ -247,7 +256,7 @@ class Visits:
     def clear(self, conversation: Conversation) -> list[Any]:
         """Forget the cells and begin again."""
         conversation.close()
-        fresh = handlers.open_conversation(self.new_session)
+        fresh = self.open_conversation()
         return draw(fresh, fresh.view)
 
 
@@ -265,6 +274,7 @@ def serve(page: gr.Blocks, *, host: str, port: int) -> str:
     _, address, _ = page.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
         show_error=False, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False,
+        max_threads=PARALLEL_ANSWERS + 16,
         max_file_size=2 * MAX_UPLOAD_BYTES,  # the handler turns away what is less too large with a sentence
         theme=page_theme(), css_paths=[STYLE_SHEET],
     )  # fmt: skip

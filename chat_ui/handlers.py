@@ -11,6 +11,8 @@ import re
 import shutil
 import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,7 @@ MAX_SHOWN_CHARACTERS = 300  # of a question, in its bubble
 MAX_TABLE_ROWS = 1_000
 DECIMALS = 3  # of numbers in tables
 MAX_SUGGESTIONS = 4
+YOUNG_SECONDS = 600  # an upload stays so long at least; the clean-up of the page takes what is left
 ARCHIVE = "instructcell_results"
 # What Markdown or HTML would act on: anywhere, then what makes a link, then what begins a heading, list, rule or table.
 MARKDOWN = re.compile(
@@ -51,6 +54,7 @@ BUG = (
 )
 
 Message = dict[str, str]
+Pace = Callable[[Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,27 @@ class Conversation:
     saved: object = None  # the latest result that stands in `annotated`
     made: object = None  # the pseudo-cells that stand in `generated`
     turn: threading.Lock = field(default_factory=threading.Lock)
+    uploads: list[Path] = field(default_factory=list)  # as they came; read from links in `folder`
+    pace: Pace = iter  # how its work takes turns with that of the other conversations
 
     def close(self) -> None:
-        """Forget the cells and delete the files made for downloading."""
+        """Forget the cells and delete the files that were uploaded or made for downloading."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.uploads:
+            _forget_upload(path)
 
 
-def open_conversation(new_session: Callable[[Path], Session]) -> Conversation:
-    """Begin a conversation with an empty view and a folder of its own, where the session writes its exports too."""
+def open_conversation(new_session: Callable[[Path], Session], pace: Pace = iter) -> Conversation:
+    """Begin a conversation with an empty view and a folder of its own, where the session writes its exports too.
+
+    `pace` passes the events of a turn on, and may hold each back until it is this conversation's turn to compute.
+    """
     folder = Path(tempfile.mkdtemp(prefix="instructcell-chat-", dir=os.environ.get("GRADIO_TEMP_DIR")))
     session = new_session(folder)
     view = View(card=dataset_card(session.report, ""), suggestions=tuple(session.suggestions())[:MAX_SUGGESTIONS])
-    return Conversation(session, folder, view)
+    conversation = Conversation(session, folder, view, pace=pace)
+    weakref.finalize(conversation, shutil.rmtree, folder, ignore_errors=True)  # also when nobody closes it
+    return conversation
 
 
 def ask(conversation: Conversation, question: str) -> Iterator[View]:
@@ -141,15 +154,22 @@ def load(conversation: Conversation, path: Path, name: str | None = None) -> Ite
 
 
 def gather(conversation: Conversation, paths: list[Path]) -> Path:
-    """Return what to load of an upload: the one file, or a folder of several, such as the three of a 10x matrix."""
-    if len(paths) == 1:
+    """Return what to load of an upload: the one file, or a folder of several, such as the three of a 10x matrix.
+
+    They lie in the conversation's own folder, and go with it; the uploads may be another visitor's as well, whose file
+    has the same content.
+    """
+    if any(path.is_dir() for path in paths):
         return paths[0]
-    matrix = next((path.name for path in paths if ".mtx" in path.name.lower()), paths[0].name)
-    folder = _new_folder(conversation) / f"{matrix} and {len(paths) - 1} more"
-    folder.mkdir()
+    folder = _new_folder(conversation)
+    if len(paths) > 1:
+        matrix = next((path.name for path in paths if ".mtx" in path.name.lower()), paths[0].name)
+        folder = folder / f"{matrix} and {len(paths) - 1} more"
+        folder.mkdir()
     for path in paths:
-        shutil.move(path, folder / path.name)
-    return folder
+        _link(path, folder / path.name)
+        conversation.uploads.append(path)
+    return folder if len(paths) > 1 else folder / paths[0].name
 
 
 def stop(conversation: Conversation) -> View:
@@ -214,8 +234,8 @@ def _turn(conversation: Conversation, said: str, doing: str, work: Callable[[], 
         try:
             yield conversation.view
             answer = Answer(conversation, asked)
-            yield from _safely(answer, work())
-            yield from _safely(answer, _conclude(conversation))
+            yield from _safely(answer, conversation.pace(work()))
+            yield from _safely(answer, conversation.pace(_conclude(conversation)))
         finally:
             conversation.view = replace(conversation.view, status="", busy=False)
         yield conversation.view
@@ -360,6 +380,24 @@ def _offer(conversation: Conversation, paths: Sequence[Path]) -> tuple[Path, ...
 def _new_folder(conversation: Conversation) -> Path:
     """A folder for one download: another address each time, so that no browser serves an old copy."""
     return Path(tempfile.mkdtemp(dir=conversation.folder))
+
+
+def _link(path: Path, place: Path) -> None:
+    """Let a file be at another place as well, without copying its content where the file system can."""
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
+
+
+def _forget_upload(path: Path) -> None:
+    """Delete an upload unless it is so young that another visitor may just have sent the same content."""
+    try:
+        if time.time() - path.stat().st_mtime > YOUNG_SECONDS:
+            path.unlink()
+            path.parent.rmdir()
+    except OSError:  # gone already, or the same content is there under another name
+        pass
 
 
 def _delete(download: Path | None) -> None:

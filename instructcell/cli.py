@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from instructcell.batches import Reading
     from instructcell.bulk_response import BulkDrugResult
     from instructcell.events import Event
+    from instructcell.reply import Reply
     from instructcell.session import Session
     from instructcell.tasks import DrugResult
 
@@ -417,7 +418,9 @@ def generate(
             checkpoint=model,
         )
     _keep(pseudo, output, terminal)
-    summary = _pseudo_summary(pseudo)
+    from instructcell.reply import pseudo_summary
+
+    summary = pseudo_summary(pseudo)
     terminal.text(
         f"{summary['n_cells']:,} pseudo-cells of type {summary['cell_type']}: counts of {summary['n_genes']:,} genes, "
         f"median library size {summary['median_library_size']:,.0f}, seed {seed}"
@@ -658,43 +661,24 @@ def _print_knowledge(query: str, terminal: Terminal) -> None:
     terminal.document({"query": query, "answer": answer.text, "results": sources})
 
 
-@dataclass
-class _Answer:
-    """What the session said, gathered for JSON and for the files to write."""
-
-    text: str = ""
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    generated: AnnData | None = None
-    failure: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        tables = {name: records(table) for name, table in self.tables.items()}
-        generated = None if self.generated is None else _pseudo_summary(self.generated)
-        return {"answer": self.text, "tables": tables, "generated": generated}
-
-
-def _follow(events: Iterable[Event], terminal: Terminal) -> _Answer:
+def _follow(events: Iterable[Event], terminal: Terminal) -> Reply:
     """Print a session's events as they come; figures belong to the chat page."""
-    from instructcell.events import CellsGenerated, Failed, Progress, TableReady, TextDelta
+    from instructcell.events import Progress, TableReady, TextDelta
+    from instructcell.reply import Reply
 
-    answer = _Answer()
+    reply = Reply()
     for event in events:
+        reply.hear(event)
         match event:
             case Progress(done, total, what):
                 terminal.step(done, total, what)
             case TextDelta(text):
-                answer.text += text
                 terminal.text(text, newline=False)
             case TableReady(name, table):
-                answer.tables[name] = table
                 terminal.text("")
                 terminal.table(table, name)
-            case CellsGenerated(adata, _):
-                answer.generated = adata
-            case Failed(message, remedy):
-                answer.failure = f"{message} {remedy}".strip()
     terminal.text("")
-    return answer
+    return reply
 
 
 def _read(file: Path, terminal: Terminal, *, backed: bool = False) -> AnnData:
@@ -723,15 +707,6 @@ def _say_where(output: Path | None, terminal: Terminal) -> None:
         terminal.remark("nothing written; name a file with -o to keep the result")
     else:
         terminal.remark(f"written to {output}")
-
-
-def _pseudo_summary(pseudo: AnnData) -> dict[str, Any]:
-    return {
-        "n_cells": pseudo.n_obs,
-        "n_genes": pseudo.n_vars,
-        "cell_type": str(pseudo.obs["cell_type"].iloc[0]),
-        "median_library_size": float(pseudo.obs["library_size"].median()),
-    }
 
 
 def _load_plugins() -> None:

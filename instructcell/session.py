@@ -36,7 +36,7 @@ from instructcell.toolbox.cells import OWN_CLUSTERS
 from instructcell.toolbox.core import as_drug
 from instructcell.toolbox.data import card, groupings
 from instructcell.toolbox.desk import examples
-from instructcell.workspace import Result, Workspace
+from instructcell.workspace import DataFile, Result, Workspace
 
 USUAL_PSEUDO_CELLS = 50  # when no number is said
 FINER = 2.0  # times the resolution, for "finer clusters"
@@ -247,14 +247,25 @@ class Session:
             What the doctor says of them, or `Failed`, and then everything is as it was.
         """
         try:
-            file = self.toolbox.open(source, name, replace_file=True)
+            file = self.open(source, name, replace_file=True)
         except InstructCellError as error:
             return [failure(error)]
-        self._focus, self._last, self._offers = ALL, None, []
         return [
             TextDelta(f"**{answers.quoted(file.name)}** is loaded.\n\n{file.report.to_markdown()}\n"),
             TableReady("dataset", card(file)),
         ]
+
+    def open(self, source: str | Path | AnnData, name: str = "", *, replace_file: bool = False) -> DataFile:
+        """Take cells in as `Toolbox.open` does, and talk about them from now on.
+
+        Raises
+        ------
+        InstructCellError
+            The cells cannot be used; everything is as it was.
+        """
+        file = self.toolbox.open(source, name, replace_file=replace_file)
+        self._forget()
+        return file
 
     def suggestions(self) -> list[str]:
         """Questions that fit what is loaded and known, the most useful first."""

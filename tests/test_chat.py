@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import html
+import os
 import re
 import socket
 import tempfile
@@ -306,6 +308,33 @@ def test_several_uploaded_files_become_one_folder(conversation: Conversation, tm
     assert handlers.gather(conversation, [tmp_path]) == tmp_path
 
 
+def test_an_upload_lies_in_the_folder_of_its_conversation_and_goes_with_it(tmp_path: Path) -> None:
+    uploads = [tmp_path / name / "cells.csv" for name in ("old", "young")]
+    for upload in uploads:
+        upload.parent.mkdir()
+        upload.write_text("cell,INS\na,1\n")
+    os.utime(uploads[0], (0, 0))
+    one, two = (handlers.open_conversation(FakeSession) for _ in range(2))
+    for conversation in (one, two):
+        for upload in uploads:
+            path = handlers.gather(conversation, [upload])
+            assert path.is_relative_to(conversation.folder) and path.read_text() == upload.read_text()
+    one.close()
+    # the young one may just have been sent by another visitor
+    assert not uploads[0].parent.exists() and uploads[1].is_file() and not one.folder.exists()
+    assert len(list(two.folder.rglob("cells.csv"))) == 2
+    two.close()
+
+
+def test_a_conversation_that_nobody_closes_leaves_no_files() -> None:
+    conversation = handlers.open_conversation(FakeSession)
+    folder = conversation.folder
+    assert folder.is_dir()
+    del conversation
+    gc.collect()
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
@@ -502,8 +531,9 @@ def test_the_page_at_rest_can_be_asked_again(conversation: Conversation) -> None
     assert question["interactive"] and question["submit_btn"] == "Ask" and status == ""
 
 
-def test_nothing_of_the_page_is_an_open_endpoint(page: Any) -> None:
-    assert all(function.api_visibility == "private" for function in page.fns.values())
+def test_only_the_named_endpoints_are_open(page: Any) -> None:
+    public = [function.api_name for function in page.fns.values() if function.api_visibility != "private"]
+    assert public == ["open_file", "ask", "call_tool", "list_tools", "export"]
 
 
 def test_the_page_needs_no_font_from_a_network() -> None:

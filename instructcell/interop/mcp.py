@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
@@ -23,15 +23,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instructcell import __version__
 from instructcell.checkpoint import Checkpoint
 from instructcell.errors import InstructCellError, ReadError
-from instructcell.interop.telling import told, written
+from instructcell.interop.telling import MOST_ROWS, told, written
+from instructcell.reply import Reply
+from instructcell.session import Session
 from instructcell.toolbox import TOOLS, Toolbox
-from instructcell.toolbox.data import card
+from instructcell.toolbox.arguments import problem
+from instructcell.toolbox.data import opened
 from instructcell.workspace import Result
 
-OPEN = "open_file"
+Model = TypeVar("Model", bound=BaseModel)
+
+OPEN, ASK = "open_file", "ask"
 INSTRUCTIONS = (
     "Tools for single-cell expression data. Open a file of cells first (open_file), then ask about it: annotate, "
-    "explain, compare, generate, drug_response and others. State only what a tool returned, with its result id."
+    "explain, compare, generate, drug_response and others, or ask in plain words. State only what a tool returned, "
+    "with its result id."
 )
 
 
@@ -43,26 +49,34 @@ class OpenFile(BaseModel):
     name: str = Field("", description="How to call it; the file's name by default.")
 
 
-def make_server(box: Toolbox, folder: str | Path = ".") -> Server[Any]:
-    """An MCP server over a toolbox.
+class Ask(BaseModel):
+    """Arguments of `ask`."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(min_length=1, max_length=2000, description="A question about the cells, in plain words.")
+
+
+def make_server(over: Toolbox | Session, folder: str | Path = ".") -> Server[Any]:
+    """An MCP server over a toolbox, or over a session, which also answers questions in plain words (`ask`).
 
     Parameters
     ----------
-    box
+    over
         Whose files and results the tools work on; one call at a time.
     folder
         Where `open_file` may read.
     """
     root = Path(folder).resolve()
     busy = anyio.Lock()
+    asked = isinstance(over, Session)
 
     async def list_tools(
         ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=_tools())
+        return types.ListToolsResult(tools=_tools(asked=asked))
 
     async def call_tool(ctx: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
-        call = partial(_call, box, root, params.name, dict(params.arguments or {}))
+        call = partial(_call, over, root, params.name, dict(params.arguments or {}))
         try:
             async with busy:
                 said = await anyio.to_thread.run_sync(call)
@@ -90,10 +104,10 @@ def serve(
     InstructCellError
         One of the files cannot be used.
     """
-    box = Toolbox(checkpoint=checkpoint)
+    session = Session(checkpoint=checkpoint)
     for file in files:
-        box.open(file)
-    anyio.run(_serve, make_server(box, folder))
+        session.open(file)
+    anyio.run(_serve, make_server(session, folder))
 
 
 async def _serve(server: Server[Any]) -> None:
@@ -105,15 +119,13 @@ async def _serve(server: Server[Any]) -> None:
             sys.stdout = kept
 
 
-def _tools() -> list[types.Tool]:
-    own = types.Tool(
-        name=OPEN,
-        description="Open a file of cells; the other tools are about it from then on.",
-        input_schema=OpenFile.model_json_schema(),
-    )
+def _tools(*, asked: bool) -> list[types.Tool]:
+    own = [_tool(OPEN, "Open a file of cells; the other tools are about it from then on.", OpenFile)]
+    if asked:
+        own.append(_tool(ASK, "Ask in plain words; the conversation is remembered. Tables are cut to 25 rows.", Ask))
     others = [one.schema() for one in TOOLS.values()]
     return [
-        own,
+        *own,
         *(
             types.Tool(name=one["name"], description=one["description"], input_schema=one["parameters"])
             for one in others
@@ -121,30 +133,34 @@ def _tools() -> list[types.Tool]:
     ]
 
 
-def _call(box: Toolbox, root: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _tool(name: str, description: str, arguments: type[BaseModel]) -> types.Tool:
+    return types.Tool(name=name, description=description, input_schema=arguments.model_json_schema())
+
+
+def _call(over: Toolbox | Session, root: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run a tool and say what it found."""
     if name == OPEN:
-        return told(_open(box, root, arguments))
+        return told(_open(over, root, _checked(OPEN, OpenFile, arguments)))
+    if name == ASK and isinstance(over, Session):
+        reply = Reply.of(over.send(_checked(ASK, Ask, arguments).question))
+        return {**reply.to_dict(MOST_ROWS), "paths": [str(path) for path in reply.files]}
+    box = over.toolbox if isinstance(over, Session) else over
     result = box.run(name, **arguments)
     return {**told(result), "paths": [str(path) for path in written(result)]}
 
 
-def _open(box: Toolbox, root: Path, arguments: dict[str, Any]) -> Result:
-    try:
-        asked = OpenFile(**arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InstructCellError(f"{OPEN} cannot use its arguments: {first['msg'].lower()} ({first['loc']})") from None
+def _open(over: Toolbox | Session, root: Path, asked: OpenFile) -> Result:
     path = (root / asked.path).resolve()
     if not path.is_relative_to(root):
         raise ReadError(
             f"{asked.path} lies outside the folder that this server may read; start it with --folder to choose another"
         )
-    file = box.open(path, asked.name)
-    facts = {
-        "file": file.name,
-        "n_cells": file.adata.n_obs,
-        "n_genes": file.report.n_genes,
-        "report": file.report.to_markdown(),
-    }
-    return Result(OPEN, facts, tables={"dataset": card(file)}, file=file.name)
+    return opened(over.open(path, asked.name))
+
+
+def _checked(name: str, model: type[Model], arguments: dict[str, Any]) -> Model:
+    """Arguments as their model; an InstructCellError that says what is wrong with them."""
+    try:
+        return model(**arguments)
+    except ValidationError as error:
+        raise problem(name, error) from None

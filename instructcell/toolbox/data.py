@@ -182,6 +182,17 @@ def card(file: DataFile) -> pd.DataFrame:
     return pd.DataFrame({"property": list(shown), "value": list(shown.values())})
 
 
+def opened(file: DataFile) -> Result:
+    """What is said of a file that was just opened, to a program that opened it."""
+    facts = {
+        "file": file.name,
+        "n_cells": file.adata.n_obs,
+        "n_genes": file.report.n_genes,
+        "report": file.report.to_markdown(),
+    }
+    return Result("open_file", facts, tables={"dataset": card(file)}, file=file.name)
+
+
 def groupings(obs: pd.DataFrame) -> dict[str, pd.Series]:
     """Columns that sort the cells into groups, as text."""
     found = {}
