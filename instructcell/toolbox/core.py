@@ -14,16 +14,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from plotly.graph_objects import Figure
 from pydantic import ValidationError
 
-from instructcell import tools
+from instructcell import pl, tools
 from instructcell.bulk import Screen, load_screen
 from instructcell.bulk_drugs import ScreenedDrug
 from instructcell.cells import read
@@ -35,6 +36,7 @@ from instructcell.toolbox.arguments import Arguments, problem
 from instructcell.workspace import DataFile, Result, Step, Workspace, unique_name
 
 Steps = Generator[Progress, None, Result]
+LAY_OUT = "lay_out"  # the step of a script that keeps a map
 SCREENS = "GDSC1 and GDSC2, cancer cell lines"
 Implementation = Callable[["Toolbox", Any], Steps]
 
@@ -191,11 +193,28 @@ class Toolbox:
         with self.workspace.step(name):
             found = yield from called.implementation(self, asked)
             given = asked.short()
-            result = replace(found, tool=name, arguments=given, facts=plain(found.facts))
+            figures = {title: partial(self._draw, found.file, draw) for title, draw in found.figures.items()}
+            result = replace(found, tool=name, arguments=given, facts=plain(found.facts), figures=figures)
             if called.logged:
                 self.workspace.log(Step(name, given, self.workspace.state.current))
                 result = self.workspace.keep(result)
         return result
+
+    def lay_out(self, file: str) -> None:
+        """Keep the map of a file's embedding in its obsm, as drawing it does; a script repeats it."""
+        adata = self.workspace.require(file).adata
+        before = adata.obsm.get(pl.MAP)
+        if pl.map_positions(adata) is not before:
+            self.workspace.log(Step(LAY_OUT, {"file": file}, file))
+
+    def _draw(self, file: str, draw: Callable[[], Figure]) -> Figure:
+        """A figure; where drawing it leaves a new map in the file, a script has to repeat that."""
+        known = self.workspace.files.get(file)
+        before = None if known is None else known.adata.obsm.get(pl.MAP)
+        figure = draw()
+        if known is not None and known.adata.obsm.get(pl.MAP) is not before:
+            self.workspace.log(Step(LAY_OUT, {"file": file}, file))
+        return figure
 
     @staticmethod
     def find(name: str) -> Tool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from instructcell import __version__
-from instructcell.checkpoint import Checkpoint
+from instructcell.checkpoint import SHIPPED, Checkpoint
 from instructcell.resources import DEMO_CELLS, demo_path
+from instructcell.toolbox.core import LAY_OUT
 from instructcell.workspace import DataFile, Workspace
 
 HEAD = '''"""Repeats a session of InstructCell {version} (checkpoint {checkpoint}, {hash}).
@@ -25,7 +26,9 @@ FILES = {{
 for name, given in zip(list(FILES), sys.argv[1:]):
     FILES[name] = given
 
-box = Toolbox(checkpoint={checkpoint!r})
+box = Toolbox(checkpoint={source!r})
+if box.checkpoint.hash != {hash!r}:
+    print("This is another checkpoint than that of the session; its answers may differ.", file=sys.stderr)
 '''
 TAIL = """
 for file in box.workspace.files.values():
@@ -49,12 +52,19 @@ def script_of(workspace: Workspace, checkpoint: Checkpoint, name: str = "repeat_
         version=__version__,
         checkpoint=Path(checkpoint.path).name,
         hash=checkpoint.hash,
+        source=_source(checkpoint),
         name=name,
         files=" ".join(f"FILE{i + 1}" for i in range(len(files))),
         imports="from instructcell.resources import demo_path\n" if demo else "",
         paths="".join(lines),
     )
     return head + "".join(_call(step.tool, dict(step.arguments)) for step in workspace.state.steps) + TAIL
+
+
+def _source(checkpoint: Checkpoint) -> str:
+    """What names the checkpoint on this machine: the name of a shipped one, the folder of another."""
+    path = Path(checkpoint.path)
+    return path.name if path == SHIPPED / path.name else str(path)
 
 
 def _path(file: DataFile) -> str:
@@ -69,5 +79,7 @@ def _path(file: DataFile) -> str:
 def _call(tool: str, arguments: dict[str, object]) -> str:
     if tool == "open":
         return f"box.open(FILES[{arguments['name']!r}], {arguments['name']!r})\n"
+    if tool == LAY_OUT:
+        return f"box.lay_out({arguments['file']!r})\n"
     given = "".join(f", {name}={value!r}" for name, value in arguments.items())
     return f"box.run({tool!r}{given})\n"
