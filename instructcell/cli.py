@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
     from instructcell.batches import Reading
     from instructcell.bulk_response import BulkDrugResult
-    from instructcell.events import Event
-    from instructcell.reply import Reply
     from instructcell.session import Session
     from instructcell.tasks import DrugResult
 
@@ -130,11 +127,14 @@ def settings(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@app.command(epilog=_example('instructcell ask cells.h5ad "Which cell types are these?"'))
+@app.command(
+    epilog=_example('instructcell ask cells.h5ad "Which cell types are these?"', "instructcell ask cells.h5ad")
+)
 def ask(
     words: Annotated[
-        list[str], typer.Argument(metavar="[FILE] QUESTION", help="Cells to ask about, if any, then what to know.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[FILE] [QUESTION]", help="Cells to ask about, if any, then what to know."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write generated cells here (.h5ad).")] = None,
     model: Model = "mini",
     llm: Llm = None,
@@ -142,37 +142,75 @@ def ask(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask one question in the terminal.
+    """Ask one question in the terminal, or begin a conversation.
 
-    With a file the question is about its cells, without one it is a general question.
+    With a file the question is about its cells, without one it is a general question. Without a question a
+    conversation begins; lines that are piped in are answered one after the other, with --json one document each.
     """
-    if len(words) > 2:
-        raise typer.BadParameter(f"found {len(words)} words, expected [FILE] QUESTION; put the question in quotes")
-    file, question = (Path(words[0]) if len(words) == 2 else None), words[-1]
-    if file is None and Path(question).is_file():
-        raise typer.BadParameter(f"{question} is a file; put a question after it")
+    file, question = _file_and_question(words or [])
     if output is not None:
+        if not question:
+            raise typer.BadParameter("-o belongs to one question; in a conversation, 'export all this' writes files")
         check_output(output, inputs=[file] if file else [], force=force)
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    if not question:
+        from instructcell.terminal_chat import converse
+
+        converse(_open_conversation(file, terminal, model=model, llm=llm), terminal)
+        return
     session = open_session(_read(file, terminal) if file else None, model=model, llm=llm)
+    from instructcell.terminal_chat import follow
+
     with terminal.progress("thinking"):
-        answer = _follow(session.send(question), terminal)
-    if answer.failure:
-        raise InstructCellError(answer.failure)
-    if answer.generated is not None:
-        _keep(answer.generated, output, terminal)
-    terminal.document({"file": file, "question": question, **answer.to_dict()})
+        reply = follow(session.send(question), terminal)
+    if reply.failure:
+        raise InstructCellError(reply.failure)
+    if reply.generated is not None:
+        _keep(reply.generated, output, terminal)
+    terminal.document({"file": file, "question": question, **reply.to_dict()})
 
 
-def open_session(adata: AnnData | None = None, *, model: str = "mini", llm: str | None = None) -> Session:
+def _file_and_question(words: list[str]) -> tuple[Path | None, str]:
+    """What the words of `ask` are: a file, a question, both, or none."""
+    from instructcell.reading.kinds import is_known
+
+    if len(words) > 2:
+        raise typer.BadParameter(f"found {len(words)} words, expected [FILE] [QUESTION]; put the question in quotes")
+    if len(words) == 2:
+        return Path(words[0]), words[1]
+    if not words:
+        return None, ""
+    if Path(words[0]).exists():
+        return Path(words[0]), ""
+    if is_known(words[0]) and " " not in words[0]:
+        raise InstructCellError(f"there is no file {words[0]}; give the path of a file of cells, or ask without one")
+    return None, words[0]
+
+
+def _open_conversation(file: Path | None, terminal: Terminal, *, model: str, llm: str | None) -> Session:
+    """A session for a conversation, what it exports going to ./instructcell_results; a file is read and described."""
+    from instructcell.terminal_chat import follow
+
+    session = open_session(model=model, llm=llm, folder=Path("instructcell_results"))
+    if file is not None:
+        with terminal.progress(f"reading {file.name}"):
+            said = follow(session.load(file), terminal)
+        if said.failure:
+            raise InstructCellError(said.failure)
+    return session
+
+
+def open_session(
+    adata: AnnData | None = None, *, model: str = "mini", llm: str | None = None, folder: Path | None = None
+) -> Session:
     """The built-in session, or one that speaks through a chat model."""
     from instructcell.session import Session
 
     if llm is None:
-        return Session(adata, checkpoint=model)
+        return Session(adata, checkpoint=model, folder=folder)
     from instructcell.interop.agent import AgentSession
 
-    return AgentSession(adata, llm=llm, checkpoint=model)
+    return AgentSession(adata, llm=llm, checkpoint=model, folder=folder)
 
 
 @app.command("mcp", epilog=_example("instructcell mcp cells.h5ad --folder data"))
@@ -659,26 +697,6 @@ def _print_knowledge(query: str, terminal: Terminal) -> None:
     terminal.text(answer.text)
     sources = [{"title": passage.title, "source": passage.source} for passage in answer.passages]
     terminal.document({"query": query, "answer": answer.text, "results": sources})
-
-
-def _follow(events: Iterable[Event], terminal: Terminal) -> Reply:
-    """Print a session's events as they come; figures belong to the chat page."""
-    from instructcell.events import Progress, TableReady, TextDelta
-    from instructcell.reply import Reply
-
-    reply = Reply()
-    for event in events:
-        reply.hear(event)
-        match event:
-            case Progress(done, total, what):
-                terminal.step(done, total, what)
-            case TextDelta(text):
-                terminal.text(text, newline=False)
-            case TableReady(name, table):
-                terminal.text("")
-                terminal.table(table, name)
-    terminal.text("")
-    return reply
 
 
 def _read(file: Path, terminal: Terminal, *, backed: bool = False) -> AnnData:

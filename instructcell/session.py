@@ -304,6 +304,22 @@ class Session:
         """
         yield from self._taken(text, self._answer(text))
 
+    def show(self, text: str) -> None:
+        """Answer one sentence in a notebook: words, tables and figures appear under its cell as they come.
+
+        Raises
+        ------
+        ConfigError
+            IPython, which notebooks run on, is not installed.
+
+        Examples
+        --------
+        >>> session.show("Which cell types are these?")  # doctest: +SKIP
+        """
+        from instructcell.notebook import show
+
+        show(self, text)
+
     def choose(self, positions: Sequence[int], *, evidence: str = "") -> Iterator[Event]:
         """Make cells that were marked in a figure "these cells", event by event.
 
