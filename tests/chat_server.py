@@ -1,7 +1,9 @@
 """A chat server as OpenAI's API describes it, with scripted answers: `python chat_server.py SCRIPT.json`.
 
-The script is a list of answers, given one after the other: {"tool": name, "arguments": {...}} or {"text": "..."}. It
-prints its port and serves until it is ended; the requests it got are at GET /asked.
+The script is a list of answers, given one after the other, the last one again and again: {"tool": name, "arguments":
+{...}} or {"text": "..."}. Beside them "reason" is why it ended and "raw" the arguments of a tool as they are sent;
+{"drop": n} ends the connection after n words, {"silent": n} ends the answer there as if it were whole; {"status": code}
+alone is an error. It prints its port and serves until it is ended; the requests it got are at GET /asked.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ def pieces(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts in which an answer is streamed."""
     if "text" in answer:
         return [{"content": word} for word in answer["text"].replace(" ", " \0").split("\0")]
-    function = {"name": answer["tool"], "arguments": json.dumps(answer["arguments"])}
+    arguments = answer["raw"] if "raw" in answer else json.dumps(answer["arguments"])
+    function = {"name": answer["tool"], "arguments": arguments}
     return [{"tool_calls": [{"index": 0, "id": f"call_{len(ASKED)}", "type": "function", "function": function}]}]
 
 
@@ -33,9 +36,14 @@ class Chat(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         ASKED.append(asked)
-        parts = pieces(SCRIPT[len(ASKED) - 1])
+        answer = SCRIPT[min(len(ASKED), len(SCRIPT)) - 1]
+        if "status" in answer:
+            error = {"error": {"message": f"no model {asked['model']}, key {self.headers['Authorization']}"}}
+            self._send(json.dumps(error).encode(), "application/json", answer["status"])
+            return
+        parts = pieces(answer)
         frame = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": asked["model"]}
-        reason = "tool_calls" if "tool_calls" in parts[0] else "stop"
+        reason = answer.get("reason") or ("tool_calls" if "tool_calls" in parts[0] else "stop")
         if not asked.get("stream"):
             message = {"role": "assistant", "content": "".join(part.get("content", "") for part in parts), **parts[0]}
             choice = {"index": 0, "message": message, "finish_reason": reason}
@@ -47,15 +55,18 @@ class Chat(BaseHTTPRequestHandler):
             {**frame, "choices": [{"index": 0, "delta": {"role": "assistant", **part}, "finish_reason": end}]}
             for part, end in zip(parts, ends, strict=True)
         ]
-        body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
-        self._send(body.encode(), "text/event-stream")
+        shown = lines[: answer.get("drop", answer.get("silent", len(lines)))]
+        body = "".join(f"data: {json.dumps(line)}\n\n" for line in shown) + "data: [DONE]\n\n" * ("drop" not in answer)
+        self._send(body.encode(), "text/event-stream", missing=1000 * ("drop" in answer))
 
-    def _send(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
+    def _send(self, body: bytes, kind: str, status: int = 200, *, missing: int = 0) -> None:
+        """Send a whole answer, or one that lacks bytes it announced."""
+        self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + missing))
         self.end_headers()
         self.wfile.write(body)
+        self.close_connection = True
 
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -331,6 +332,66 @@ def test_a_server_that_is_gone_is_said(synthetic_adata, checkpoint):
     session = AgentSession(synthetic_adata, llm="http://127.0.0.1:9/v1#gone", checkpoint=checkpoint)
     text = said(session.send("What marks a B cell?"))
     assert "ConnectionError); the built-in session answers" in text and "MS4A1" in text
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([{"text": "Sixty cells. And then more.", "drop": 3}], r"\w*(Connection|Protocol|API)Error"),
+        ([{"text": "Sixty cells. And then more.", "silent": 3}], "its answer broke off"),
+        ([{"text": "Sixty cells.", "reason": "length"}], "its answer was cut off at .*"),
+        ([{"tool": "count_cells", "raw": '{"cell_type": "B ce'}], "its call of a tool could not be read"),
+        ([{"tool": "describe", "arguments": {}}], r"it went on calling tools after \d+ rounds"),
+        ([{"status": 404}], r"\w*NotFoundError"),
+        ([{"status": 500}], r"\w*Error"),
+        ([{"text": ""}], "it said nothing"),
+    ],
+    ids=["dropped", "silently cut", "too long", "unreadable call", "endless loop", "unknown model", "error", "empty"],
+)
+def test_what_a_server_does_wrong_is_said_and_the_built_in_session_answers(
+    chat_server, synthetic_adata, checkpoint, monkeypatch, caplog, script, words
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    caplog.set_level("DEBUG")
+    session = AgentSession(synthetic_adata, llm=f"{chat_server(*script)}#tiny", checkpoint=checkpoint)
+    events = list(session.send("What marks a B cell?"))
+    text = said(events)
+    assert re.search(rf"failed \(({words})\); the built-in session answers", text), text[:400]
+    assert "MS4A1" in text.partition("the built-in session answers")[2]
+    assert not [event for event in events if isinstance(event, Failed)]
+    assert "sk-very-secret" not in text + caplog.text
+    assert "MS4A1" in said(session.send("What marks a B cell?"))  # and the conversation goes on
+
+
+def test_a_call_of_an_unknown_tool_or_with_wrong_arguments_is_told_to_the_model(
+    chat_server, synthetic_adata, checkpoint
+):
+    address = chat_server(
+        {"tool": "delete_everything", "arguments": {}},
+        {"tool": "cluster", "arguments": {"resolution": -4}},
+        {"text": "That cannot be done."},
+    )
+    session = AgentSession(synthetic_adata, llm=f"{address}#tiny", checkpoint=checkpoint)
+    assert said(session.send("Delete everything")) == "That cannot be done."
+    with urllib.request.urlopen(address.removesuffix("/v1") + "/asked") as reply:
+        asked = json.load(reply)
+    assert "delete_everything" in asked[1]["messages"][-1]["content"]
+    assert "resolution" in asked[2]["messages"][-1]["content"]
+    assert not session.history[-1].results
+
+
+def test_a_password_in_an_address_is_sent_and_never_logged(chat_server, synthetic_adata, checkpoint, caplog):
+    caplog.set_level("DEBUG")
+    address = chat_server({"status": 401}).replace("http://", "http://me:pass%2Fword@")
+    session = AgentSession(synthetic_adata, llm=f"{address}#tiny", checkpoint=checkpoint)
+    assert session._chat_model.http_client.auth is not None
+    text = said(session.send("What marks a B cell?"))
+    assert "AuthenticationError" in text and "MS4A1" in text
+    for secret in ("pass%2Fword", "pass/word"):
+        assert secret not in text + caplog.text + session.llm_name + repr(session._chat_model)
+    with pytest.raises(ConfigError) as refused:
+        open_chat_model("ftp://me:pass%2Fword@host/v1")
+    assert "pass" not in str(refused.value).replace("expected", "")
 
 
 def test_the_terminal_asks_through_a_chat_model(chat_server, synthetic_adata, tiny_checkpoint, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import httpx
 
 from instructcell.errors import ConfigError
 
@@ -39,19 +41,29 @@ def open_chat_model(llm: str | BaseChatModel) -> BaseChatModel:
             from pydantic import SecretStr
 
             address, name = urldefrag(llm)
+            address, client = _without_password(address)
             key = SecretStr(os.environ.get("OPENAI_API_KEY", NO_KEY))
             return ChatOpenAI(
-                model=name or "default", base_url=address, api_key=key, temperature=0, timeout=TIMEOUT, max_retries=0
+                model=name or "default",
+                base_url=address,
+                api_key=key,
+                temperature=0,
+                timeout=TIMEOUT,
+                max_retries=0,
+                http_client=client,
             )
         from langchain.chat_models import init_chat_model
 
         return init_chat_model(llm)
     except ImportError as error:
-        raise ConfigError(f"--llm {llm} needs a package that is not installed ({error}); run: {EXTRA}") from error
-    except ValueError as error:
         raise ConfigError(
-            f"found --llm {llm!r}, expected 'provider:model' such as openai:gpt-5, or the address of an "
-            f"OpenAI-compatible server such as http://127.0.0.1:8080/v1#model ({_first_line(error)})"
+            f"--llm {name_of(llm)} needs a package that is not installed ({error}); run: {EXTRA}"
+        ) from error
+    except ValueError as error:
+        why = _first_line(error).replace(llm, name_of(llm))  # which never shows a password
+        raise ConfigError(
+            f"found --llm {name_of(llm)!r}, expected 'provider:model' such as openai:gpt-5, or the address of an "
+            f"OpenAI-compatible server such as http://127.0.0.1:8080/v1#model ({why})"
         ) from error
 
 
@@ -61,6 +73,15 @@ def name_of(llm: str | BaseChatModel) -> str:
         return str(getattr(llm, "model_name", None) or type(llm).__name__)
     parts = urlsplit(llm)
     return llm if "@" not in parts.netloc else llm.replace(parts.netloc, parts.netloc.rpartition("@")[2])
+
+
+def _without_password(address: str) -> tuple[str, httpx.Client | None]:
+    """An address without "name:password@", which would stand in logs of requests, and a client that sends them."""
+    parts = urlsplit(address)
+    if parts.username is None:
+        return address, None
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return bare, httpx.Client(auth=(unquote(parts.username), unquote(parts.password or "")), timeout=TIMEOUT)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun, CallbackManagerForRetrieverRun
@@ -21,6 +22,7 @@ from instructcell.interop.telling import as_text
 from instructcell.retrieval import load_index
 from instructcell.session import Session
 from instructcell.toolbox import TOOLS, Toolbox
+from instructcell.toolbox.arguments import problem
 from instructcell.workspace import Result
 
 OnProgress = Callable[[Progress], None]
@@ -66,10 +68,15 @@ def tools(box: Toolbox, on_progress: OnProgress | None = None) -> list[Structure
             func=caller(one.name),
             response_format="content_and_artifact",
             handle_tool_error=True,
-            handle_validation_error=True,
+            handle_validation_error=partial(_told_wrong, one.name),
         )
         for one in TOOLS.values()
     ]
+
+
+def _told_wrong(name: str, error: Any) -> str:
+    """What is wrong with the arguments of a call, for the model that wrote them."""
+    return str(problem(name, error))
 
 
 def _finish(box: Toolbox, name: str, arguments: dict[str, Any], on_progress: OnProgress | None) -> Result:
