@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 TITLE = "InstructCell"
 SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long without a question
 CLEAN_UP_SECONDS = (600, SESSION_SECONDS)  # how often, and from which age on, uploaded files are deleted
-PARALLEL_ANSWERS = 48  # more wait in a line; those that are let in share the cores as `turnstile` says
+PARALLEL_ANSWERS = 32  # of a kind; more wait in a line, and those that are let in share the cores (`Turnstile`)
+MOST_THREADS = 512  # more than all kinds together: an answer that waits for its turn holds a thread and blocks nobody
 DEMO = {"Human islet": "islets", "Blood (PBMC)": "pbmc"}
 
 HEADER = """
@@ -267,14 +268,15 @@ def demo_examples() -> list[Example]:
     return [Example(label, demo_path(name)) for label, name in DEMO.items()]
 
 
-def serve(page: gr.Blocks, *, host: str, port: int) -> str:
-    """Start serving the page in the background and return its address."""
+def serve(page: gr.Blocks, *, host: str, port: int, auth: tuple[str, str] | None = None) -> str:
+    """Start serving the page in the background and return its address; `auth` is a name and password to ask for."""
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is up; no proxy can answer that
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1", host]))
     _, address, _ = page.launch(
-        server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
-        show_error=False, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False,
-        max_threads=PARALLEL_ANSWERS + 16,
+        server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
+        inbrowser=False, show_error=False, footer_links=[], run_history=False, enable_monitoring=False,
+        ssr_mode=False, pwa=False,
+        max_threads=MOST_THREADS,
         max_file_size=2 * MAX_UPLOAD_BYTES,  # the handler turns away what is less too large with a sentence
         theme=page_theme(), css_paths=[STYLE_SHEET],
     )  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from instructcell.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+AUTH_VARIABLE = "INSTRUCTCELL_AUTH"
 UPLOAD_FOLDER = "GRADIO_TEMP_DIR"  # the variable from which Gradio learns where uploads go
 
 
@@ -30,19 +31,35 @@ class AddressError(InstructCellError):
     """The page cannot be served at the address that was asked for."""
 
 
+class AuthError(InstructCellError):
+    """The name and password that visitors must give cannot be used; the message never repeats them."""
+
+
 File = Annotated[Path | None, typer.Argument(metavar="FILE", help="Cells to open with.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="Checkpoint: the name of a shipped one, a folder or a hub id.")]
 Host = Annotated[str, typer.Option("--host", help="Address to serve at; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve at.")]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        "--auth",
+        envvar=AUTH_VARIABLE,
+        show_default=False,
+        help="name:password that visitors must give; on a shared machine set the variable, which process lists omit.",
+    ),
+]
 
 
-def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", port: Port = 7860) -> None:
+def chat(
+    file: File = None, model: Model = "mini", host: Host = "127.0.0.1", port: Port = 7860, auth: Auth = None
+) -> None:
     """Open the chat in the browser: upload cells, ask, see answers.
 
     \b
     Example:
       instructcell chat cells.h5ad --port 7861
     """
+    account = None if auth is None else name_and_password(auth)
     check_address(host, port)
     if file is not None:
         from chat_ui.handlers import check_upload
@@ -55,10 +72,10 @@ def chat(file: File = None, model: Model = "mini", host: Host = "127.0.0.1", por
     from chat_ui.app import build_page, demo_examples, serve
 
     page = build_page(lambda folder: ready.result()(folder), demo_examples(), file)
-    address = serve(page, host=host, port=port)
+    address = serve(page, host=host, port=port, auth=account)
     typer.echo(f"InstructCell is at {address}  (Ctrl+C stops it)")
-    if host not in LOOPBACK:
-        typer.echo(f"Whoever can reach this machine can use it: it listens on {host}.", err=True)
+    if host not in LOOPBACK and account is None:
+        typer.echo(f"Whoever can reach this machine can use it: it listens on {host}. Use --auth.", err=True)
     wake_up(model, ready)
     page.block_thread()
 
@@ -81,6 +98,21 @@ def wake_up(model: str, ready: Future[Callable[[Path], Session]]) -> None:
         ready.set_exception(error)
         raise
     ready.set_result(lambda folder: Session(checkpoint=checkpoint, folder=folder))
+
+
+def name_and_password(auth: str) -> tuple[str, str]:
+    """The two parts of "name:password".
+
+    Raises
+    ------
+    AuthError
+        One of them is missing; the message does not repeat what was given.
+    """
+    name, colon, password = auth.partition(":")
+    if not (name and colon and password):
+        missing = "a colon" if not colon else "a name before the colon" if not name else "a password behind the colon"
+        raise AuthError(f"--auth (or {AUTH_VARIABLE}) lacks {missing}, expected name:password; give both")
+    return name, password
 
 
 def check_address(host: str, port: int) -> None:
