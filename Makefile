@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python;
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-conversations bench-literature bench-million bench-fuzz bench-peers install clean
+.PHONY: help chat test lint fix train-mini evaluate resources bulk-drugs bench bench-load bench-conversations bench-literature bench-million bench-fuzz bench-peers install clean
 
 help: ## List the targets and the variables
 	@echo "InstructCell: ask single cells questions in plain language."
@@ -57,6 +57,9 @@ bulk-drugs: $(STAMP) ## Fit the drug screens of cell lines anew (a download of 7
 
 bench: $(STAMP) ## Measure speed and memory
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-load: $(STAMP) ## Let twenty users ask at once and measure what they meet
+	$(BIN)/python benchmarks/load.py $(ARGS)
 
 bench-conversations: $(STAMP) ## Play the scripted conversations and count the right turns
 	$(BIN)/python benchmarks/conversations.py $(ARGS)

@@ -34,6 +34,11 @@ QUESTIONS = {
     "drug response": "Would gefitinib work on these cells?",
     "markers": "What marks a delta cell?",
 }
+SESSION_QUESTIONS = {
+    "cluster": "Cluster the cells",
+    "annotate": "Which cell types are these?",
+    "explain": "Why are these beta cells?",
+}
 N_PSEUDO_CELLS = 1000
 START_SECONDS, ANSWER_SECONDS = 120, 300
 BUDGETS = {  # DESIGN: two CPU cores, for 3,000 cells
@@ -41,6 +46,8 @@ BUDGETS = {  # DESIGN: two CPU cores, for 3,000 cells
     "annotate": 15.0,
     "peak memory": 3.0,
     "chat: answers": 20.0,
+    "explain": 5.0,
+    "cluster and annotate": 25.0,
 }
 
 
@@ -119,10 +126,34 @@ def job_generate(file: Path, model: str, repeats: int) -> dict[str, Any]:
     return {"generating": seconds}
 
 
+def job_session(file: Path, model: str, repeats: int) -> dict[str, Any]:
+    """Seconds of whole answers in a new session over cells read before: why, and clusters and then types.
+
+    The explanation is of cells that were annotated before; clusters and types are of cells that nothing is known of.
+    """
+    from instructcell.checkpoint import load_checkpoint
+    from instructcell.session import Session
+
+    checkpoint = load_checkpoint(model)
+    Session(checkpoint=checkpoint).warm_up()
+    seconds: dict[str, list[float]] = {"explain": [], "cluster": [], "annotate": []}
+    for _ in range(repeats):
+        session = Session(checkpoint=checkpoint)
+        session.load(file)
+        for name, question in SESSION_QUESTIONS.items():
+            started = time.perf_counter()
+            answered = list(session.send(question))
+            seconds[name].append(time.perf_counter() - started)
+            if session.history[-1].results[-1].tool != name:
+                sys.exit(f"'{question}' was answered by {[type(event).__name__ for event in answered]}, not by {name}")
+    return seconds
+
+
 JOBS: dict[str, Callable[[Path, str, int], dict[str, Any]]] = {
     "first-words": job_first_words,
     "annotate": job_annotate,
     "generate": job_generate,
+    "session": job_session,
 }
 
 
@@ -281,6 +312,8 @@ def measure(n_cells: int, model: str, repeats: int, say: Callable[[str], None]) 
         work = run_job("annotate", file, model, repeats)
         say(f"generating {N_PSEUDO_CELLS:,} pseudo-cells")
         made = run_job("generate", file, model, repeats)
+        say("clusters, types and an explanation")
+        asked = run_job("session", file, model, repeats)
         say("instructcell annotate")
         whole, whole_peaks = run_command_line(file, model, repeats, folder)
         say("instructcell chat")
@@ -296,6 +329,14 @@ def measure(n_cells: int, model: str, repeats: int, say: Callable[[str], None]) 
         Measured(f"annotate {many}", "s", tuple(annotating), BUDGETS["annotate"] if n_cells <= 3000 else None),
         Measured(f"annotate {many}", "cells/s", tuple(n_cells / s for s in annotating)),
         Measured("annotate: peak memory", "GB", (work["peak"],), memory),
+        Measured("explain: whole answer", "s", tuple(asked["explain"]), BUDGETS["explain"]),
+        Measured(
+            f"cluster and annotate {many}: whole answers",
+            "s",
+            tuple(map(sum, zip(asked["cluster"], asked["annotate"], strict=True))),
+            BUDGETS["cluster and annotate"] if n_cells <= 3000 else None,
+        ),
+        Measured("cluster, annotate, explain: peak memory", "GB", (asked["peak"],), memory),
         Measured(f"generate {N_PSEUDO_CELLS:,} cells", "s", tuple(made["generating"])),
         Measured("generate: peak memory", "GB", (made["peak"],), memory),
         Measured(f"`instructcell annotate`, {many}, whole command", "s", tuple(whole)),
