@@ -203,7 +203,9 @@ def describe_text(result: Result) -> str:
     """The doctor's report and the columns of the file."""
     columns = [f"- {quoted(column['name'])}: {_values(column)}" for column in result.facts["columns"]]
     listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
-    return f"{result.facts['report']}{listed}\n"
+    others = result.facts["other_files"]
+    beside = f"\n\nLoaded beside it: {', '.join(map(quoted, others))}.\n" if others else ""
+    return f"{result.facts['report']}{listed}{beside}\n"
 
 
 def _values(column: Facts) -> str:
@@ -283,7 +285,21 @@ def map_text(result: Result) -> str:
 def use_file_text(result: Result) -> str:
     """Which file is talked about."""
     facts = result.facts
-    return f"We now talk about **{titled(facts['file'])}**: {facts['n_cells']:,} cells, {facts['n_genes']:,} genes.\n"
+    others = [name for name in facts["files"] if name != facts["file"]]
+    told = f" {' and '.join(map(titled, others))} {'are' if len(others) > 1 else 'is'} kept as well." if others else ""
+    return (
+        f"We now talk about **{titled(facts['file'])}**: {facts['n_cells']:,} cells, {facts['n_genes']:,} genes."
+        f"{told}\n"
+    )
+
+
+def close_file_text(result: Result) -> str:
+    """Which file is gone, and which is talked about."""
+    facts = result.facts
+    text = f"{titled(facts['closed'])} is closed, with its selections and results."
+    if facts["file"]:
+        return f"{text} We now talk about **{titled(facts['file'])}** ({facts['n_cells']:,} cells).\n"
+    return f"{text} No cells are loaded now.\n"
 
 
 def _column_name(column: str) -> str:
@@ -565,6 +581,7 @@ TEXTS: dict[str, Callable[[Result], str]] = {
     "find_by_gene": find_text,
     "draw_map": map_text,
     "use_file": use_file_text,
+    "close_file": close_file_text,
     "expression": expression_text,
     "compare": compare_text,
     "markers": knowledge_text,

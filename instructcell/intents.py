@@ -308,6 +308,7 @@ def understand(
     obs: pd.DataFrame | None = None,
     last: Request | None = None,
     files: Sequence[str] = (),
+    current: str = "",
     made: bool = False,
 ) -> Request:
     """Read one sentence of the user.
@@ -321,7 +322,9 @@ def understand(
     last
         The request before, for "and beta cells?".
     files
-        Names of the loaded files.
+        Names of the loaded files, the first loaded first.
+    current
+        The one that is talked about.
     made
         Whether there are pseudo-cells to talk about.
     """
@@ -358,7 +361,7 @@ def understand(
         like=slots.LIKE.search(text) is not None,
         on_map=slots.ON_MAP.search(text) is not None,
         column=column,
-        file=slots.find_file(text, files),
+        file=slots.find_file(text, files, current),
     )
     votes = router.votes(generic(text, request, router.spelled))
     short = 3 if request.cells is None else 5  # "the last 10 cells?" goes on as well

@@ -33,7 +33,7 @@ from instructcell.retrieval.names import load_name_book
 from instructcell.toolbox import Toolbox
 from instructcell.toolbox.arguments import ALL, MOST_PSEUDO_CELLS, Cells
 from instructcell.toolbox.cells import OWN_CLUSTERS
-from instructcell.toolbox.core import as_drug
+from instructcell.toolbox.core import as_drug, stamp_of
 from instructcell.toolbox.data import card, groupings
 from instructcell.toolbox.desk import examples
 from instructcell.workspace import DataFile, Result, Workspace
@@ -81,6 +81,11 @@ THEN = re.compile(r"(?:\s*[,;.])?\s+(?:and\s+)?then\s+(?=\w)", re.IGNORECASE)
 ORDER = ("first", "last", "random", "others")  # conditions whose meaning depends on those before them
 SWITCHES = re.compile(
     r"\b(?:switch|use|go|change|back|talk|open|turn)\b.*\b(?:to|about|file|data\s?set|sample|use)\b|^\W*use\b", re.I
+)
+SWITCHES_FIRST = re.compile(
+    r"^\W*(?:(?:please|now|ok|okay|and|then|let'?s|let us|can (?:you|we)|could (?:you|we)|i want to)\W+)*"
+    r"(?:use|take|switch|go|change|return|back)\b",
+    re.I,
 )
 LEADS = re.compile(
     r"^\W*(?:(?:please|can you|could you|now|and|ok)\W+)*"
@@ -144,7 +149,7 @@ class Session:
         self.toolbox = Toolbox(self.workspace, checkpoint, folder)
         self.history: list[Turn] = []
         self._last: Request | None = None
-        self._focus: Cells = ALL  # the cells that were talked about
+        self._foci: dict[str, Cells] = {}  # per file, the cells that were talked about
         self._offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
         self._flows: dict[str, Callable[[Request], Answer]] = {
             intents.ANNOTATE: self._annotate,
@@ -176,6 +181,20 @@ class Session:
             self.toolbox.open(adata, "the data")
 
     # ---- what is there
+
+    @property
+    def _focus(self) -> Cells:
+        """The cells of the current file that were talked about."""
+        return self._foci.get(self.name, ALL)
+
+    @_focus.setter
+    def _focus(self, cells: Cells) -> None:
+        self._foci[self.name] = cells
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the loaded files, the first loaded first."""
+        return tuple(self.workspace.files)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -232,7 +251,10 @@ class Session:
         load_name_book()
 
     def load(self, source: str | Path | AnnData, *, name: str = "") -> list[Event]:
-        """Take cells into the session beside those that are there; a file of the same name is replaced.
+        """Take cells into the session beside those that are there, and talk about them.
+
+        A name that is taken gets a number. A file that is loaded already is taken up again as it was left, or read
+        anew if it has changed meanwhile.
 
         Parameters
         ----------
@@ -246,12 +268,19 @@ class Session:
         list of Event
             What the doctor says of them, or `Failed`, and then everything is as it was.
         """
+        known = self._known(source, name)
+        if known is not None and known.stamp == stamp_of(known.path):
+            self.workspace.use(known.name)
+            return [TextDelta(f"**{answers.quoted(known.name)}** is loaded already; we talk about it as we left it.\n")]
         try:
-            file = self.open(source, name, replace_file=True)
+            taken = name if known is None else known.name
+            file = self.open(source, taken, replace_file=known is not None)
         except InstructCellError as error:
             return [failure(error)]
+        others = ", ".join(answers.quoted(other) for other in self.files if other != file.name)
+        beside = f" {others} stays loaded beside it.\n" if others else ""
         return [
-            TextDelta(f"**{answers.quoted(file.name)}** is loaded.\n\n{file.report.to_markdown()}\n"),
+            TextDelta(f"**{answers.quoted(file.name)}** is loaded.{beside}\n\n{file.report.to_markdown()}\n"),
             TableReady("dataset", card(file)),
         ]
 
@@ -264,8 +293,15 @@ class Session:
             The cells cannot be used; everything is as it was.
         """
         file = self.toolbox.open(source, name, replace_file=replace_file)
-        self._forget()
+        self._focus, self._last, self._offers = ALL, None, []
         return file
+
+    def _known(self, source: str | Path | AnnData, name: str) -> DataFile | None:
+        """The loaded file that came from the same path, under the same name where one is given."""
+        if isinstance(source, AnnData):
+            return None
+        same = [file for file in self.workspace.files.values() if file.path == str(source)]
+        return next((file for file in same if name in ("", file.name)), None)
 
     def suggestions(self) -> list[str]:
         """Questions that fit what is loaded and known, the most useful first."""
@@ -332,6 +368,14 @@ class Session:
         """
         yield from self._taken("choose the marked cells", self._marked(tuple(positions), evidence))
 
+    def use(self, name: str) -> Iterator[Event]:
+        """Talk about another of the loaded files, event by event."""
+        yield from self._taken(f"use {name}", self._ask("use_file", file=name))
+
+    def close_file(self, name: str) -> Iterator[Event]:
+        """Forget a loaded file with what was found of it, event by event."""
+        yield from self._taken(f"close {name}", self._close(name))
+
     def _taken(self, text: str, answer: Answer) -> Iterator[Event]:
         """One turn of the conversation, which `undo` takes back as one step."""
         turn = Turn(text)
@@ -366,19 +410,27 @@ class Session:
             drugs=self.toolbox.answerable,
             obs=None if self.adata is None else self.adata.obs,
             last=self._last,
-            files=list(self.workspace.files),
+            files=self.files,
+            current=self.name,
             made=self.generated is not None,
         )
 
     def _do(self, request: Request) -> Answer:
         """Answer an understood request, or ask back when it is not clear."""
-        if request.file and request.file != self.name:
+        if request.file and slots.CLOSES_FILE.search(request.text):
+            yield from self._close(request.file)
+            return
+        switches = SWITCHES_FIRST.match(request.text) or request.text.strip() == request.file
+        if request.file and (request.file != self.name or switches):
             result = yield from self._call("use_file", file=request.file)
-            self._focus = ALL
-            if request.intent not in (intents.DESCRIBE,) and SWITCHES.search(request.text):
+            if switches or (request.intent != intents.DESCRIBE and SWITCHES.search(request.text)):
                 yield from self._tell(result)
                 return
             request = self._understood(request.text)
+        elif not request.file and slots.WHICH_FILE.search(request.text) and SWITCHES.search(request.text):
+            loaded = ", ".join(map(answers.quoted, self.files)) or "none yet"
+            yield TextDelta(f"Which file do you mean? Loaded: {loaded}.")
+            return
         if request.wavers is not None:
             sure = replace(request, wavers=None)
             self._offers = [sure, replace(sure, intent=request.wavers)]
@@ -509,6 +561,12 @@ class Session:
             yield from self._needs_cells("No data is loaded yet.")
             return
         yield from self._ask("describe")
+
+    def _close(self, name: str) -> Answer:
+        result = yield from self._call("close_file", file=name)
+        self._foci.pop(name, None)
+        self._last, self._offers = None, []
+        yield from self._tell(result)
 
     def _quality(self, request: Request) -> Answer:
         if self.adata is None:
@@ -818,7 +876,8 @@ class Session:
         yield from self._tell(result)
 
     def _forget(self) -> None:
-        self._last, self._focus, self._offers = None, ALL, []
+        self._last, self._offers = None, []
+        self._foci.clear()
 
     def _help(self, request: Request) -> Answer:
         yield from self._ask("help")

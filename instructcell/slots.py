@@ -198,6 +198,26 @@ SPLITS = (
         r"^(?:.*?\b(?:in|of|for|genes|test|on)\s+)?(?P<a>.+?)\s+(?:versus|vs\.?|against|compared\s+"
         r"(?:to|with))\s+(?P<b>.+)$", re.IGNORECASE),
 )  # fmt: skip
+FILES = r"(?:files?|data\s?sets?|uploads?)"
+CLOSES_FILE = re.compile(
+    r"^\W*(?:(?:please|now|ok|can you|could you)\W+)*(?:(?:close|unload)\b|(?:forget|remove|drop|delete)\s+"
+    rf"(?:(?!from\b|in\b|of\b)[\w.()-]+\s+){{0,4}}(?:{FILES}|\S+\.[a-z]\w{{1,5}})\W*$)",
+    re.IGNORECASE,
+)
+CLOSES_THIS = re.compile(rf"\b(?:this|the|my|that)\s+(?:current\s+|loaded\s+)?{FILES}\b", re.IGNORECASE)
+PLACES = {
+    "first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "fourth": 3, "4th": 3, "fifth": 4, "5th": 4,
+    "last": -1, "latest": -1, "newest": -1,
+}  # fmt: skip
+FILE_PLACE = re.compile(rf"\b({'|'.join(PLACES)}|other|previous)\s+(?:(?:up)?loaded\s+)?{FILES}\b", re.IGNORECASE)
+FILE_NUMBER = re.compile(r"\bfile\s+(?:number\s+|no\.?\s*|#\s*)?(\d{1,2})\b(?!\s*(?:cells|genes))", re.IGNORECASE)
+FILE_WORD = re.compile(
+    rf"\b([a-z0-9]+(?:\s[a-z0-9]+)?)\s+{FILES}\b"
+    r"|\b(?:switch|go|change)\s+(?:back\s+)?to\s+(?:the\s+|my\s+)?([a-z0-9]+)\b",
+    re.IGNORECASE,
+)
+EVERYDAY = frozenset("the data cell cells count counts gene genes matrix sample samples file h5ad csv tsv all".split())
+WHICH_FILE = re.compile(rf"\b(?:other|previous|another|next|(?:{'|'.join(PLACES)}))\s+{FILES}\b", re.IGNORECASE)
 Parse = Callable[[str], Cells | None]
 
 
@@ -293,20 +313,51 @@ def near_value(word: str, obs: pd.DataFrame) -> Cells | None:
     return found[0] if len(found) == 1 else None
 
 
-def find_file(text: str, files: Sequence[str]) -> str:
-    """The loaded file that a sentence names, with or without its ending; "" when none is, or there is only one."""
-    if len(files) < 2:
+def find_file(text: str, files: Sequence[str], current: str = "") -> str:
+    """The loaded file that a sentence names or points at ("the second file"); "" when none is, or there is no choice.
+
+    A name may lack its ending; one word of it is enough where no other file has that word: "the PBMC file".
+    """
+    closes = CLOSES_FILE.search(text) is not None
+    if not files or (len(files) < 2 and not closes):
         return ""
     low = text.lower()
     everyday = "file the data" not in low  # what cells from memory are called
-    files = [name for name in files if name != "the data" or not everyday]
-    named = [name for name in files if name.lower() in low]
+    listed = [name for name in files if name != "the data" or not everyday]
+    named = [name for name in listed if name.lower() in low]
     if not named:
-        stems = {name: re.split(r"\.", name.lower())[0] for name in files}
+        stems = {name: re.split(r"\.", name.lower())[0] for name in listed}
         named = [
-            name for name, stem in stems.items() if len(stem) > 2 and re.search(rf"(?<!\w){re.escape(stem)}(?!\w)", low)
+            name
+            for name, stem in stems.items()
+            if len(stem) > 2 and stem not in EVERYDAY and re.search(rf"(?<!\w){re.escape(stem)}(?!\w)", low)
         ]
-    return max(named, key=len) if named else ""
+    if named:
+        return max(named, key=len)
+    return _file_by_place(low, files, current, closes=closes) or _file_by_word(low, listed)
+
+
+def _file_by_place(low: str, files: Sequence[str], current: str, *, closes: bool) -> str:
+    """The file that is pointed at by its place: "the second file", "file 2", "the other data set", "this file"."""
+    if match := FILE_NUMBER.search(low):
+        place = int(match[1]) - 1
+        return files[place] if 0 <= place < len(files) else ""
+    match = FILE_PLACE.search(low)
+    if match is None:
+        return current if closes and CLOSES_THIS.search(low) else ""
+    if match[1] in PLACES:
+        place = PLACES[match[1]]
+        return files[place] if place < len(files) else ""
+    others = [name for name in files if name != current]
+    return others[0] if len(others) == 1 else ""
+
+
+def _file_by_word(low: str, files: Sequence[str]) -> str:
+    """The only file with a word in its name that stands before "file" or "data set", or after "switch to"."""
+    said = {word for match in FILE_WORD.finditer(low) for word in (match[1] or match[2]).split()}
+    said |= {word.removesuffix("s") for word in said}
+    found = [name for name in files if said & (set(re.findall(r"[a-z0-9]{3,}", name.lower())) - EVERYDAY)]
+    return found[0] if len(found) == 1 else ""
 
 
 def _cluster_pair(text: str, parse: Parse) -> tuple[Cells, ...]:

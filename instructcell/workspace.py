@@ -21,6 +21,8 @@ from instructcell.doctor import DatasetReport
 from instructcell.errors import InstructCellError
 
 MOST_STEPS_BACK = 100
+MOST_FILES = 10  # at a time
+MOST_BYTES = 4 * 1024**3  # that the matrices of all files may take when there are several
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,14 @@ class DataFile:
     adata: AnnData
     report: DatasetReport
     path: str = ""
+    stamp: tuple[int, int] = (0, 0)  # of the file at `path` when it was read: time of its last change, size
+
+    @property
+    def n_bytes(self) -> int:
+        """What its matrices take in memory."""
+        matrices = [self.adata.X, *self.adata.layers.values()]
+        matrices += [] if self.adata.raw is None else [self.adata.raw.X]
+        return sum(_n_bytes(matrix) for matrix in matrices)
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,7 @@ class State:
     current: str = ""
     selections: Mapping[str, Selection] = field(default_factory=dict)
     selected: str = ""
+    pointed: Mapping[str, str] = field(default_factory=dict)  # per file, what was selected when another was taken up
     results: tuple[Result, ...] = ()
     pseudo: AnnData | None = None
     pseudo_result: str = ""  # id of the result that made them
@@ -156,6 +167,15 @@ class Snapshot:
     state: State
     columns: Mapping[str, Columns]
     mark: Any = None
+
+    def beside(self, file: DataFile, columns: Columns) -> Snapshot:
+        """The same, as if the file had been there."""
+        return replace(self, state=_with_file(self.state, file), columns={**self.columns, file.name: columns})
+
+    def without(self, name: str) -> Snapshot:
+        """The same, as if the file had never been there."""
+        kept = {key: columns for key, columns in self.columns.items() if key != name}
+        return replace(self, state=_without_file(self.state, name), columns=kept)
 
 
 class Workspace:
@@ -198,32 +218,52 @@ class Workspace:
         return self.state.files.get(self.state.current)
 
     def add(self, file: DataFile) -> DataFile:
-        """Take a file in and talk about it from now on; a file of the same name is replaced, with what it led to."""
+        """Take a file in and talk about it from now on; a file of the same name is replaced, with what it led to.
+
+        Raises
+        ------
+        InstructCellError
+            So many files are held, or so large ones, that there is no room for another.
+        """
+        self._check_room(file)
         if file.name in self.state.files:
             self.remove(file.name)
-        self.state = replace(self.state, files={**self.state.files, file.name: file}, current=file.name, selected="")
-        self._original[file.name] = Columns.of(file.adata)
-        self._past.clear()  # a step back does not take an upload back
+        columns = Columns.of(file.adata)
+        self._original[file.name] = columns
+        self._past = [snapshot.beside(file, columns) for snapshot in self._past]  # no step back takes an upload back
+        opened = Step("open", {"name": file.name}, file.name)
+        self.state = replace(
+            self.state, files={**self.state.files, file.name: file}, steps=(*self.state.steps, opened)
+        )
+        self.use(file.name)
         return file
 
     def remove(self, name: str) -> None:
         """Forget a file, its selections and what is remembered of it."""
         self.require(name)
-        files = {key: file for key, file in self.state.files.items() if key != name}
-        kept = {key: chosen for key, chosen in self.state.selections.items() if chosen.file != name}
-        self.state = replace(
-            self.state,
-            files=files,
-            current=self.state.current if self.state.current in files else next(reversed(files), ""),
-            selections=kept,
-            selected=self.state.selected if self.state.selected in kept else "",
-            results=tuple(result for result in self.state.results if result.file != name),
-            memory={key: value for key, value in self.state.memory.items() if key[0] != name},
-            written={key: value for key, value in self.state.written.items() if key != name},
-            steps=tuple(step for step in self.state.steps if step.file != name),
-        )
+        self.state = _without_file(self.state, name)
         self._original.pop(name, None)
-        self._past.clear()
+        self._past = [snapshot.without(name) for snapshot in self._past if snapshot.state.current != name]
+        self._went_back = self._depth > 0  # a step back does not bring it back
+
+    def check_count(self, name: str = "") -> None:
+        """Raise when there is no room for one more file, whatever its size; one of that name would be replaced."""
+        if name not in self.state.files and len(self.state.files) >= MOST_FILES:
+            raise InstructCellError(
+                f"{len(self.state.files)} files are loaded, and no more than {MOST_FILES} are held at a time; close "
+                f"one first, such as: close {next(iter(self.state.files))}"
+            )
+
+    def _check_room(self, file: DataFile) -> None:
+        self.check_count(file.name)
+        others = [other for name, other in self.state.files.items() if name != file.name]
+        held = sum(other.n_bytes for other in others)
+        if others and held + file.n_bytes > MOST_BYTES:
+            raise InstructCellError(
+                f"{file.name} takes {file.n_bytes / 1024**3:.1f} GB of memory beside the {held / 1024**3:.1f} GB of "
+                f"the {len(others)} loaded files, and no more than {MOST_BYTES / 1024**3:.0f} GB are held at a time; "
+                f"close one first, such as: close {others[0].name}"
+            )
 
     def require(self, name: str = "") -> DataFile:
         """The file of a name, or the current one.
@@ -247,7 +287,10 @@ class Workspace:
         """Talk about this file from now on."""
         found = self.require(name)
         if found.name != self.state.current:
-            self.state = replace(self.state, current=found.name, selected="")
+            pointed = {**self.state.pointed, self.state.current: self.state.selected}
+            self.state = replace(
+                self.state, current=found.name, selected=pointed.get(found.name, ""), pointed=pointed
+            )
         return found
 
     # ---- selections
@@ -258,11 +301,18 @@ class Workspace:
         return self.state.selections.get(self.state.selected)
 
     def select(self, selection: Selection) -> Selection:
-        """Keep chosen cells under their name; they are "these cells" from now on."""
+        """Keep chosen cells under their name; they are "these cells" from now on.
+
+        A name that cells of another file have already gets the file's name behind it.
+        """
         if len(selection.rows) == 0:
             raise InstructCellError(f"no cell is in '{selection.name}'; choose cells in another way")
+        other = self.state.selections.get(selection.name)
+        if other is not None and other.file != selection.file:
+            selection = replace(selection, name=f"{selection.name} of {selection.file}")
+        self.use(selection.file)
         kept = {**self.state.selections, selection.name: selection}
-        self.state = replace(self.state, selections=kept, selected=selection.name, current=selection.file)
+        self.state = replace(self.state, selections=kept, selected=selection.name)
         return selection
 
     def point_at(self, name: str) -> None:
@@ -386,6 +436,46 @@ class Workspace:
             if name in state.files:
                 kept.put_back(state.files[name].adata)
         self.state = state
+
+
+def _with_file(state: State, file: DataFile) -> State:
+    """The state with a file more; what is talked about stays. A script opens it from here on."""
+    opened = (*state.steps, Step("open", {"name": file.name}, file.name))
+    files = {**state.files, file.name: file}
+    if not state.current:
+        return replace(state, files=files, current=file.name, steps=opened)
+    return replace(state, files=files, steps=(*opened, Step("use_file", {"file": state.current}, state.current)))
+
+
+def _without_file(state: State, name: str) -> State:
+    """The state without a file and what it led to."""
+    files = {key: file for key, file in state.files.items() if key != name}
+    kept = {key: chosen for key, chosen in state.selections.items() if chosen.file != name}
+    current = state.current if state.current in files else next(reversed(files), "")
+    pointed = {key: chosen for key, chosen in state.pointed.items() if key != name}
+    selected = state.selected if state.current == current else pointed.get(current, "")
+    steps = tuple(step for step in state.steps if step.file != name)
+    if current and current != state.current:
+        steps = (*steps, Step("use_file", {"file": current}, current))
+    return replace(
+        state,
+        files=files,
+        current=current,
+        selections=kept,
+        selected=selected if selected in kept else "",
+        pointed=pointed,
+        results=tuple(result for result in state.results if result.file != name),
+        memory={key: value for key, value in state.memory.items() if key[0] != name},
+        written={key: value for key, value in state.written.items() if key != name},
+        steps=steps,
+    )
+
+
+def _n_bytes(matrix: Any) -> int:
+    """What a dense or sparse matrix takes in memory; one that lies on disk takes none."""
+    parts = [matrix] if isinstance(matrix, np.ndarray) else []
+    parts += [getattr(matrix, name, None) for name in ("data", "indices", "indptr") if not parts]
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
 def unique_name(wanted: str, taken: Mapping[str, Any]) -> str:

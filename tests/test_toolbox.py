@@ -217,6 +217,74 @@ def test_files_have_names_and_one_is_talked_about(box, adata):
     assert list(box.workspace.files) == ["cells"] and box.workspace.file.name == "cells"
 
 
+def test_each_file_keeps_its_own_selection_and_undo_reaches_back_over_an_upload(box, adata):
+    first = box.workspace.state.current
+    box.run("select", cells={"first": 4})
+    box.run("annotate")
+    box.open(adata[:20].copy(), "second")
+    assert box.workspace.selected is None
+    box.run("select", cells={"first": 4})
+    assert box.workspace.selected.name == "the first 4 cells of second"
+    box.run("use_file", file=first)
+    assert box.workspace.selected.name == "the first 4 cells" and box.workspace.selected.file == first
+    box.run("use_file", file="second")
+    assert box.workspace.selected.file == "second"
+    labels = []
+    while box.workspace.undoable:
+        labels.append(box.run("undo").facts["undone"])
+    assert labels == ["use_file", "use_file", "select", "annotate", "select"]
+    assert list(box.workspace.files) == [first, "second"] and box.workspace.state.current == first
+    assert not set(ANSWERS) & set(adata.obs)
+
+
+def test_a_closed_file_takes_its_results_along_and_no_others(box, adata):
+    first = box.workspace.state.current
+    box.run("annotate")
+    box.open(adata[:20].copy(), "second")
+    box.run("annotate")
+    closed = box.run("close_file", file="second")
+    assert closed.facts["files"] == [first] == [closed.facts["file"]]
+    assert {result.file for result in box.workspace.state.results} == {first}
+    assert box.workspace.undoable == ("annotate",)
+    box.run("undo")
+    assert not set(ANSWERS) & set(adata.obs) and list(box.workspace.files) == [first]
+    box.run("close_file", file=first)
+    with pytest.raises(InstructCellError, match="No cells are loaded"):
+        box.run("describe")
+
+
+def test_no_more_files_are_held_than_there_is_room_for(box, adata, monkeypatch):
+    from instructcell import workspace
+
+    with monkeypatch.context() as few:
+        few.setattr(workspace, "MOST_FILES", 1)
+        with pytest.raises(InstructCellError, match="1 files are loaded.*close one first"):
+            box.open(adata.copy(), "second")
+    monkeypatch.setattr(workspace, "MOST_BYTES", box.workspace.file.n_bytes + 1)
+    with pytest.raises(InstructCellError, match="GB of memory beside"):
+        box.open(adata.copy(), "second")
+    box.open(adata.copy(), box.workspace.state.current, replace_file=True)  # makes room itself
+    assert len(box.workspace.files) == 1
+
+
+def test_a_script_opens_and_switches_files_as_the_session_did(box, adata):
+    first = box.workspace.state.current
+    box.run("annotate")
+    box.open(adata[:20].copy(), "second")
+    box.open(adata[:10].copy(), "third")
+    box.run("undo")
+    box.run("quality")
+    box.run("use_file", file="third")
+    box.run("close_file", file="third")
+    again = {}
+    current = ""
+    for step in box.workspace.state.steps:
+        current = step.arguments["name"] if step.tool == "open" else step.arguments.get("file", current)
+        again[step.tool] = current
+    assert again["quality"] == first and current == box.workspace.state.current == "second"
+    assert "third" not in str(box.workspace.state.steps)
+
+
 def test_a_name_is_made_unique():
     assert unique_name("a.h5ad", {}) == "a.h5ad"
     assert unique_name("a.h5ad", {"a.h5ad": 1, "a (2).h5ad": 1}) == "a (3).h5ad"

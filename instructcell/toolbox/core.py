@@ -156,15 +156,14 @@ class Toolbox:
             The cells cannot be used; what was loaded stays.
         """
         path = "" if isinstance(source, AnnData) else str(source)
+        wanted = name or (Path(path).name if path else "the data")
+        self.workspace.check_count(wanted if replace_file else "")
         adata = read(source)
         report = tools.look_at(adata, self.checkpoint)
         tools.align_rows(adata, self.checkpoint, report, np.arange(1))  # too few known genes are told at once
-        wanted = name or (Path(path).name if path else "the data")
         if not replace_file:
             wanted = unique_name(wanted, self.workspace.files)
-        file = self.workspace.add(DataFile(wanted, adata, report, path))
-        self.workspace.log(Step("open", {"name": wanted}, wanted))
-        return file
+        return self.workspace.add(DataFile(wanted, adata, report, path, stamp_of(path)))
 
     def run(self, name: str, /, **arguments: Any) -> Result:
         """Call a tool and wait for its result.
@@ -233,6 +232,14 @@ class Toolbox:
         """Each tool's name, description and JSON schema."""
         for one in TOOLS.values():
             yield one.schema()
+
+
+def stamp_of(path: str | Path) -> tuple[int, int]:
+    """By what a file on disk is known again: when it was changed last, and its size; zeros where there is none."""
+    if not path or not Path(path).exists():
+        return 0, 0
+    found = Path(path).stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def as_drug(screened: ScreenedDrug) -> Drug:

@@ -41,6 +41,7 @@ def describe(box: Toolbox, asked: OfFile) -> Steps:
         **coverage_facts(report),
         "columns": [_column(file.adata.obs[name]) for name in own[:COLUMNS_SHOWN]],
         "n_columns": len(own),
+        "other_files": [name for name in box.workspace.files if name != file.name],
         "report": report.to_markdown(),
     }
     notes = [report.to_markdown()]
@@ -165,6 +166,25 @@ def use_file(box: Toolbox, asked: UseFile) -> Steps:
         "files": list(box.workspace.files),
     }
     return Result("use_file", facts, tables={"dataset": card(file)}, file=file.name)
+    yield
+
+
+@tool(
+    UseFile,
+    "Close a loaded file: its cells, selections and results are forgotten, which no undo brings back.",
+    logged=False,
+)
+def close_file(box: Toolbox, asked: UseFile) -> Steps:
+    """Make room; what is written about other files stays."""
+    box.workspace.remove(asked.file)
+    current = box.workspace.file
+    facts = {
+        "closed": asked.file,
+        "file": "" if current is None else current.name,
+        "n_cells": 0 if current is None else current.adata.n_obs,
+        "files": list(box.workspace.files),
+    }
+    return Result("close_file", facts, file=box.workspace.state.current)
     yield
 
 
