@@ -82,6 +82,8 @@ class Widgets:
     question: gr.Textbox
     status: gr.HTML
     suggestions: list[gr.Button]
+    file_box: gr.Row
+    file: gr.Dropdown
     card: gr.HTML
     hint: gr.HTML
     figure_box: gr.Group
@@ -108,9 +110,10 @@ class Inputs:
     upload: gr.File
     examples: list[tuple[gr.Button, Example]]
     clear: gr.Button
+    close: gr.Button
 
     def all(self) -> list[Any]:
-        """Every widget, flat."""
+        """Every widget that is of use on a page without cells, flat."""
         return [self.upload, self.clear, *[button for button, _ in self.examples]]
 
 
@@ -135,11 +138,11 @@ def build_page(
             with gr.Column(scale=7, min_width=320, elem_id="ic-chat-column"):
                 chat, status, suggestions, question = _chat_column()
             with gr.Column(scale=5, min_width=320, elem_id="ic-data-column"):
-                upload, example_buttons, card = _data_panel(examples)
+                upload, example_buttons, card, file_box, file, close = _data_panel(examples)
                 results = _results_panel()
         state = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_close)
-        widgets = Widgets(state, chat, question, status, suggestions, card, *results)
-        inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear)
+        widgets = Widgets(state, chat, question, status, suggestions, file_box, file, card, *results)
+        inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear, close)
         visits = Visits(new_session, first_file, Turnstile().paced)
         add_endpoints(state, visits.open_conversation)  # first, so that they get the names of their functions
         _connect(page, widgets, visits, inputs)
@@ -175,8 +178,16 @@ def _chat_column() -> tuple[gr.Chatbot, gr.HTML, list[gr.Button], gr.Textbox]:
     return chat, status, suggestions, question
 
 
-def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.HTML]:
+def _data_panel(
+    examples: list[Example],
+) -> tuple[gr.File, list[gr.Button], gr.HTML, gr.Row, gr.Dropdown, gr.Button]:
     with gr.Group(elem_id="ic-data"):
+        with gr.Row(visible=False, elem_id="ic-files", equal_height=True) as file_box:
+            file = gr.Dropdown(
+                [], label="File we talk about", show_label=False, container=False, elem_id="ic-file", filterable=False,
+                scale=1, min_width=120,
+            )  # fmt: skip
+            close = gr.Button("Close", size="sm", min_width=0, scale=0, elem_classes="ic-chip", elem_id="ic-close")
         card = gr.HTML(dataset_card(None, ""), elem_id="ic-card")
         upload = gr.File(
             label="Upload cells", show_label=False, height=84, interactive=False, elem_id="ic-upload",
@@ -189,7 +200,7 @@ def _data_panel(examples: list[Example]) -> tuple[gr.File, list[gr.Button], gr.H
                 gr.Button(example.label, size="sm", min_width=0, interactive=False, elem_classes="ic-chip")
                 for example in examples
             ]
-    return upload, buttons, card
+    return upload, buttons, card, file_box, file, close
 
 
 def _results_panel() -> tuple[Any, ...]:
@@ -241,9 +252,16 @@ class Visits:
 
     def upload(self, conversation: Conversation, paths: list[str] | None) -> Iterator[list[Any]]:
         """Read an uploaded file, or the files of one matrix."""
-        if paths:
-            path = handlers.gather(conversation, [Path(path) for path in paths])
+        for path in handlers.gather(conversation, [Path(path) for path in paths or []]):
             yield from drawn(conversation, handlers.load(conversation, path))
+
+    def use(self, conversation: Conversation, name: str) -> Iterator[list[Any]]:
+        """Talk about another loaded file."""
+        yield from drawn(conversation, handlers.use(conversation, name))
+
+    def close_file(self, conversation: Conversation) -> Iterator[list[Any]]:
+        """Forget the file that is talked about."""
+        yield from drawn(conversation, handlers.close_file(conversation))
 
     def choose(self, conversation: Conversation, figure: str, marked: list[int] | None) -> Iterator[list[Any]]:
         """Talk about the cells that were marked in a figure."""
@@ -316,6 +334,8 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         _question(view) if talked("busy") else skipped,
         view.status if talked("status") else skipped,
         *(_suggestions(view) if talked("suggestions") or talked("busy") else [skipped] * MAX_SUGGESTIONS),
+        gr.update(visible=len(view.files) > 1),
+        gr.update(choices=list(view.files), value=view.file or None, interactive=not view.busy),
         view.card if changed("card") else skipped,
         gr.update(visible=not (figures or tables or view.annotated or view.generated or view.exported)),
         gr.update(visible=bool(figures)),
@@ -383,6 +403,8 @@ def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) 
     running.append(
         widgets.choose.click(visits.choose, [state, widgets.figure_name, marked], outputs, js=MARKED, **private)
     )
+    running.append(widgets.file.input(visits.use, [state, widgets.file], outputs, **private))
+    running.append(inputs.close.click(visits.close_file, state, outputs, **private))
     for button, example in inputs.examples:
         running.append(button.click(_reader(visits, example), state, outputs, **private))
     widgets.question.stop(visits.rest, state, outputs, cancels=running, **private)

@@ -42,6 +42,7 @@ DECIMALS = 3  # of numbers in tables
 MAX_SUGGESTIONS = 4
 YOUNG_SECONDS = 600  # an upload stays so long at least; the clean-up of the page takes what is left
 ARCHIVE = "instructcell_results"
+PART = re.compile(r"\.mtx(\.gz)?$|(barcodes|features|genes)\.tsv(\.gz)?$", re.IGNORECASE)  # of a 10x matrix
 # What Markdown or HTML would act on: anywhere, then what makes a link, then what begins a heading, list, rule or table.
 MARKDOWN = re.compile(
     r"[&<>*_`~\[\]\\|$@]|:(?=//)|(?<=[wW]{3})\.|^[#+=:-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]"
@@ -65,6 +66,8 @@ class View:
     status: str = ""
     busy: bool = False
     card: str = ""
+    files: tuple[str, ...] = ()
+    file: str = ""  # the one that is talked about, whose figures and tables are shown
     suggestions: tuple[str, ...] = ()
     figures: dict[str, Figure] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class Conversation:
     session: Session
     folder: Path
     view: View
+    shelves: dict[str, View] = field(default_factory=dict)  # per file, the results shown when another was taken up
     shown: View | None = None  # what the visitor's page showed when it was last at rest
     annotated: Path | None = None
     generated: Path | None = None
@@ -105,7 +109,13 @@ def open_conversation(new_session: Callable[[Path], Session], pace: Pace = iter)
     """
     folder = Path(tempfile.mkdtemp(prefix="instructcell-chat-", dir=os.environ.get("GRADIO_TEMP_DIR")))
     session = new_session(folder)
-    view = View(card=dataset_card(session.report, ""), suggestions=tuple(session.suggestions())[:MAX_SUGGESTIONS])
+    suggestions = tuple(session.suggestions())[:MAX_SUGGESTIONS]
+    view = View(
+        card=dataset_card(session.report, session.name),
+        files=tuple(session.files),
+        file=session.name,
+        suggestions=suggestions,
+    )
     conversation = Conversation(session, folder, view, pace=pace)
     weakref.finalize(conversation, shutil.rmtree, folder, ignore_errors=True)  # also when nobody closes it
     return conversation
@@ -153,23 +163,49 @@ def load(conversation: Conversation, path: Path, name: str | None = None) -> Ite
     yield from _turn(conversation, f"Read {name}", f"reading {name}", lambda: _load(conversation, path, name))
 
 
-def gather(conversation: Conversation, paths: list[Path]) -> Path:
-    """Return what to load of an upload: the one file, or a folder of several, such as the three of a 10x matrix.
+def use(conversation: Conversation, name: str) -> Iterator[View]:
+    """Talk about another of the loaded files and yield the page with what was found of it."""
+    if name == conversation.session.name:
+        yield conversation.view
+        return
+    yield from _turn(conversation, f"Use {name}", f"taking up {name}", lambda: conversation.session.use(name))
+
+
+def close_file(conversation: Conversation) -> Iterator[View]:
+    """Forget the file that is talked about and yield the page with the one that is left."""
+    name = conversation.session.name
+    if not name:
+        yield conversation.view
+        return
+    yield from _turn(conversation, f"Close {name}", f"closing {name}", lambda: conversation.session.close_file(name))
+
+
+def gather(conversation: Conversation, paths: list[Path]) -> list[Path]:
+    """Return what to load of an upload: each file, but those of a 10x matrix as one folder.
 
     They lie in the conversation's own folder, and go with it; the uploads may be another visitor's as well, whose file
     has the same content.
     """
-    if any(path.is_dir() for path in paths):
-        return paths[0]
-    folder = _new_folder(conversation)
-    if len(paths) > 1:
-        matrix = next((path.name for path in paths if ".mtx" in path.name.lower()), paths[0].name)
-        folder = folder / f"{matrix} and {len(paths) - 1} more"
-        folder.mkdir()
-    for path in paths:
-        _link(path, folder / path.name)
-        conversation.uploads.append(path)
-    return folder if len(paths) > 1 else folder / paths[0].name
+    parts = [path for path in paths if PART.search(path.name)] if len(paths) > 1 else []
+    parts = parts if len(parts) > 1 else []
+    loaded = [_taken_in(conversation, path, _new_folder(conversation)) for path in paths if path not in parts]
+    if not parts:
+        return loaded
+    matrix = next((path.name for path in parts if ".mtx" in path.name.lower()), parts[0].name)
+    folder = _new_folder(conversation) / f"{matrix} and {len(parts) - 1} more"
+    folder.mkdir()
+    for path in parts:
+        _taken_in(conversation, path, folder)
+    return [folder, *loaded]
+
+
+def _taken_in(conversation: Conversation, path: Path, folder: Path) -> Path:
+    """An upload as a link in a folder of the conversation; a folder stays where it is."""
+    if path.is_dir():
+        return path
+    _link(path, folder / path.name)
+    conversation.uploads.append(path)
+    return folder / path.name
 
 
 def stop(conversation: Conversation) -> View:
@@ -252,7 +288,7 @@ class Answer:
 
     def show(self, event: Event) -> View:
         """Fold an event into the view and return it."""
-        view = self.conversation.view
+        view = _of_file(self.conversation)
         match event:
             case TextDelta(text):
                 self.text += text
@@ -289,19 +325,28 @@ def _send(conversation: Conversation, question: str) -> Iterator[Event]:
 
 
 def _load(conversation: Conversation, path: Path, name: str) -> Iterator[Event]:
-    """Load a file; what was shown of the cells before goes as soon as the new ones are there.
-
-    The session's table of the data set is left out: the card shows it.
-    """
+    """Load a file; the session's table of the data set is left out: the card shows it."""
     check_upload(path)
-    session, before = conversation.session, conversation.session.adata
-    for event in session.load(path, name=name):
-        if session.adata is not before:
-            before = session.adata
-            said = conversation.view.messages
-            conversation.view = View(messages=said, busy=True, card=dataset_card(session.report, name))
+    for event in conversation.session.load(path, name=name):
         if not isinstance(event, TableReady):
             yield event
+
+
+def _of_file(conversation: Conversation) -> View:
+    """The view with the results of the file that is talked about; those of another are kept until it is taken up."""
+    session, view = conversation.session, conversation.view
+    if session.name == view.file:
+        return view
+    shelves = conversation.shelves
+    if view.file in session.files:
+        shelves[view.file] = view
+    kept = shelves.pop(session.name, View())
+    for name in [name for name in shelves if name not in session.files]:
+        del shelves[name]
+    return replace(
+        view, file=session.name, files=tuple(session.files), card=dataset_card(session.report, session.name),
+        figures=kept.figures, tables=kept.tables, evidence=kept.evidence,
+    )  # fmt: skip
 
 
 def _safely(answer: Answer, events: Iterable[Event]) -> Iterator[View]:
@@ -318,11 +363,11 @@ def _safely(answer: Answer, events: Iterable[Event]) -> Iterator[View]:
 
 def _conclude(conversation: Conversation) -> Iterator[Event]:
     """At the end of a turn: what still stands, questions that fit it, and the files that hold it."""
-    session, view = conversation.session, conversation.view
+    session, view = conversation.session, _of_file(conversation)
     figures, tables = _standing(view, "figures", session.evidence), _standing(view, "tables", session.evidence)
     card = dataset_card(session.report, session.name)
     conversation.view = view = replace(
-        view, figures=figures, tables=tables, card=view.card if card == view.card else card
+        view, figures=figures, tables=tables, card=view.card if card == view.card else card, files=tuple(session.files)
     )
     suggestions = tuple(session.suggestions())[:MAX_SUGGESTIONS]
     conversation.view = view = replace(view, suggestions=suggestions)

@@ -473,8 +473,9 @@ def _without_file(state: State, name: str) -> State:
 
 def _n_bytes(matrix: Any) -> int:
     """What a dense or sparse matrix takes in memory; one that lies on disk takes none."""
-    parts = [matrix] if isinstance(matrix, np.ndarray) else []
-    parts += [getattr(matrix, name, None) for name in ("data", "indices", "indptr") if not parts]
+    if isinstance(matrix, np.ndarray):
+        return matrix.nbytes
+    parts = [getattr(matrix, name, None) for name in ("data", "indices", "indptr")]
     return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 

@@ -69,6 +69,7 @@ class FakeSession:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, ""
+        self.opened: dict[str, AnnData] = {}
         self.evidence: frozenset[str] = frozenset()
         self.adata: AnnData | None = None
         self.report: SimpleNamespace | None = None
@@ -93,11 +94,26 @@ class FakeSession:
     def load(self, path: Path, *, name: str) -> Iterator[Event]:
         if path.read_bytes().startswith(b"not"):
             raise ReadError(f"{path.name} is not an .h5ad file: it holds text. Export it again from scanpy.")
-        self.adata = cells()
+        self.adata = self.opened[name] = cells()
         self.report = report(self.adata)
         self.latest, self.name = None, name
         yield TableReady("dataset", pd.DataFrame({"property": ["cells"]}))
         yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(self.opened)
+
+    def use(self, name: str) -> Iterator[Event]:
+        self.name, self.adata = name, self.opened[name]
+        yield TextDelta(f"We talk about {name}.")
+
+    def close_file(self, name: str) -> Iterator[Event]:
+        del self.opened[name]
+        self.name = next(reversed(self.opened), "")
+        self.adata = self.opened.get(self.name)
+        self.report = report(self.adata) if self.adata is not None else None
+        yield TextDelta(f"{name} is closed.")
 
     def send(self, text: str) -> Iterator[Event]:
         if "generate" in text.lower():
@@ -301,11 +317,43 @@ def test_several_uploaded_files_become_one_folder(conversation: Conversation, tm
     paths = [tmp_path / name for name in ("barcodes.tsv", "features.tsv", "matrix.mtx")]
     for path in paths:
         path.write_text("1")
-    folder = handlers.gather(conversation, paths)
+    (folder,) = handlers.gather(conversation, paths)
     assert folder.name == "matrix.mtx and 2 more"
     assert sorted(path.name for path in folder.iterdir()) == ["barcodes.tsv", "features.tsv", "matrix.mtx"]
     handlers.check_upload(folder)
-    assert handlers.gather(conversation, [tmp_path]) == tmp_path
+    assert handlers.gather(conversation, [tmp_path]) == [tmp_path]
+
+
+def test_several_files_of_cells_stay_several_files(conversation: Conversation, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.h5ad", "barcodes.tsv.gz", "b.csv", "matrix.mtx.gz", "features.tsv.gz")]
+    for path in paths:
+        path.write_text("1")
+    folder, *others = handlers.gather(conversation, paths)
+    assert folder.name == "matrix.mtx.gz and 2 more" and [path.name for path in others] == ["a.h5ad", "b.csv"]
+    assert handlers.gather(conversation, others) == others
+
+
+def test_each_file_shows_its_own_results(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file, "one.h5ad"))
+    first = last(handlers.ask(conversation, "What are these cells?"))
+    second = last(handlers.load(conversation, islet_file, "two.h5ad"))
+    assert not second.figures and not second.tables and second.files == ("one.h5ad", "two.h5ad")
+    back = last(handlers.use(conversation, "one.h5ad"))
+    assert back.file == "one.h5ad" and "one.h5ad" in back.card and back.figures == first.figures
+    assert list(back.tables) == list(first.tables) and said(back) == "We talk about one.h5ad."
+    assert last(handlers.use(conversation, "one.h5ad")).messages == back.messages
+
+
+def test_a_closed_file_leaves_the_page(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file, "one.h5ad"))
+    last(handlers.ask(conversation, "What are these cells?"))
+    last(handlers.load(conversation, islet_file, "two.h5ad"))
+    last(handlers.use(conversation, "one.h5ad"))
+    view = last(handlers.close_file(conversation))
+    assert view.files == ("two.h5ad",) and "two.h5ad" in view.card and not view.figures and not view.tables
+    empty = last(handlers.close_file(conversation))
+    assert empty.files == () and "No cells yet" in empty.card and conversation.shelves == {}
+    assert last(handlers.close_file(conversation)) is empty
 
 
 def test_an_upload_lies_in_the_folder_of_its_conversation_and_goes_with_it(tmp_path: Path) -> None:

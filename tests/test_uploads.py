@@ -87,7 +87,7 @@ def last(views: Iterator[View]) -> View:
 def test_an_upload_is_read_answered_and_given_back_with_the_answers(
     conversation: Conversation, cells: AnnData, tmp_path: Path, make: Callable[[Path, AnnData], list[Path]]
 ) -> None:
-    uploaded = handlers.gather(conversation, make(tmp_path, cells))
+    (uploaded,) = handlers.gather(conversation, make(tmp_path, cells))
     loaded = last(handlers.load(conversation, uploaded))
     assert "is loaded" in loaded.messages[-1]["content"], loaded.messages[-1]["content"]
     assert f">{N_CELLS}<" in loaded.card and uploaded.name in loaded.card
