@@ -70,7 +70,7 @@ def test_a_changed_and_a_missing_resource_are_both_named(tmp_path: Path) -> None
 def test_a_resource_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(ResourceError, match=r"'nothing.tsv' is not in .*genes.tsv.gz"):
         resource_path("nothing.tsv")
-    with pytest.raises(ResourceError, match="choose one of: islets, pbmc"):
+    with pytest.raises(ResourceError, match="choose one of: islets, mouse, pbmc"):
         demo_path("brain")
 
 
@@ -237,7 +237,7 @@ def test_a_function_line_prefers_evidence_and_does_not_say_one_thing_twice() -> 
 # ---- the demo cells
 
 
-@pytest.mark.parametrize(("name", "n_types"), [("islets", 14), ("pbmc", 10)])
+@pytest.mark.parametrize(("name", "n_types"), [("islets", 14), ("mouse", 13), ("pbmc", 10)])
 def test_demo_cells_are_raw_counts_with_their_authors_labels(name: str, n_types: int) -> None:
     cells = anndata.read_h5ad(demo_path(name))
     values = cells.X.data
@@ -256,6 +256,14 @@ def test_demo_islets_are_of_the_donor_that_training_never_sees_and_hold_the_rare
     assert {"epsilon", "schwann", "t_cell", "mast"} <= set(cells.obs["cell_type"])
     beta, alpha = (cells[cells.obs["cell_type"] == kind, "INS"].X.mean() for kind in ("beta", "alpha"))
     assert beta > 10 * alpha
+
+
+def test_demo_mouse_is_of_the_donor_that_training_never_sees_and_stays_small() -> None:
+    cells = anndata.read_h5ad(demo_path("mouse"))
+    assert set(cells.obs["donor"]) == {"mouse1"} and set(cells.obs["species"]) == {"mouse"}
+    assert demo_path("mouse").stat().st_size < 2**20
+    beta, alpha = (cells[cells.obs["cell_type"] == kind, "Ins2"].X.mean() for kind in ("beta", "alpha"))
+    assert beta > 5 * alpha
 
 
 def test_choosing_cells_keeps_rare_types_whole_and_file_order() -> None:

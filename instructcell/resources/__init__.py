@@ -19,6 +19,7 @@ RESOURCES = Path(__file__).parent
 CHECKSUMS = "SHA256SUMS"
 DEMO_CELLS = {
     "islets": "demo_islets.h5ad",
+    "mouse": "demo_mouse.h5ad",
     "pbmc": "demo_pbmc.h5ad",
 }
 
@@ -54,7 +55,7 @@ def read_table(name: str) -> pd.DataFrame:
 
 
 def demo_path(name: str) -> Path:
-    """Path of the demo cells called ``name`` ("islets" or "pbmc"): an ``.h5ad`` with raw counts in X.
+    """Path of the demo cells called ``name`` ("islets", "mouse" or "pbmc"): an ``.h5ad`` with raw counts in X.
 
     Raises
     ------

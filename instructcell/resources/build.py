@@ -86,7 +86,7 @@ def build_label_map(build: Build) -> None:
 
 
 def build_demo(build: Build) -> None:
-    """demo_islets.h5ad and demo_pbmc.h5ad"""
+    """demo_islets.h5ad, demo_mouse.h5ad and demo_pbmc.h5ad"""
     from instructcell.resources.demo_cells import write_demo_cells
 
     for line in write_demo_cells(build.cache, build.out, read_rows(build.out / "label_map.tsv")):

@@ -73,6 +73,14 @@ PACKAGES: dict[str, Package] = {
             "pancreatic islet cells of donor human1, GEO GSE84133 (Baron et al. 2016)",
         ),
         Package(
+            "came",
+            "0.1.13",
+            "came-0.1.13-py3-none-any.whl",
+            "7fdb1a65006ca668e0cab51576a09bf540f074346e5f120ec654cd4f91627f7d",
+            "MIT",
+            "pancreatic islet cells of two mice, GEO GSE84133 (Baron et al. 2016)",
+        ),
+        Package(
             "scanpy",
             "1.11.5",
             "scanpy-1.11.5-py3-none-any.whl",
