@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from instructcell import __version__
 from instructcell.errors import InstructCellError, LabelError
-from instructcell.output import check_output, write_h5ad
+from instructcell.output import check_output, safe_cells, write_h5ad
 from instructcell.terminal import Terminal, records
 
 if TYPE_CHECKING:
@@ -634,9 +634,10 @@ class _Ranking:
         if output is not None:
             separator = "\t" if output.suffix == ".tsv" else ","
             written = ranking.comparison if len(ranking.comparison) else None
-            ranking.table.to_csv(output, sep=separator, index=False)
+            safe_cells(ranking.table).to_csv(output, sep=separator, index=False)
             if written is not None:
-                written.to_csv(output.with_name(f"{output.stem}_comparison{output.suffix}"), sep=separator, index=False)
+                beside = output.with_name(f"{output.stem}_comparison{output.suffix}")
+                safe_cells(written).to_csv(beside, sep=separator, index=False)
         found = {"groups": records(ranking.table), "comparison": records(ranking.comparison), "unit": ranking.unit}
         if alone:
             terminal.document({"file": self.file, "output": output, **found, "notes": list(ranking.notes)})

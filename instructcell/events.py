@@ -22,9 +22,13 @@ from plotly.graph_objects import Figure
 
 @dataclass(frozen=True)
 class TextDelta:
-    """The next piece of the answer's text (Markdown); pieces are joined without anything between."""
+    """The next piece of the answer's text (Markdown); pieces are joined without anything between.
+
+    `evidence` is the id of the result that the piece puts into words; "" where it states nothing of one.
+    """
 
     text: str
+    evidence: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESERVED = ("_index",)  # names that columns of obs and var must not have
 COPY_BYTES = 16 * 1024**2  # at a time
 NO_COPY_BY_KERNEL = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # by which a spreadsheet knows a formula
 OWN_NOTES = "instructcell_read"  # in uns: remarks of the reader, not part of the data
 
 
@@ -149,6 +150,25 @@ def _sync(path: Path) -> None:
 
 
 # ---- cells in memory
+
+
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which no spreadsheet finds formulas: texts that begin like one get an apostrophe in front.
+
+    Names of cells, genes and groups come from users' files; "=HYPERLINK(...)" among them would be run when the .csv is
+    opened. Numbers stay numbers.
+    """
+    import pandas as pd
+
+    def safe(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    changed = table.rename(columns=safe)
+    for place in range(changed.shape[1]):
+        values = changed.iloc[:, place]
+        if isinstance(values.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(values):
+            changed.isetitem(place, values.astype(object).map(safe))
+    return changed
 
 
 def writable(adata: AnnData) -> AnnData:

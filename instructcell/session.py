@@ -26,6 +26,7 @@ from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.errors import DrugError, InstructCellError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
+from instructcell.grounds import Ground, grounds_of, reveal
 from instructcell.intents import Request
 from instructcell.output import write_h5ad
 from instructcell.retrieval import answer_knowledge, load_index
@@ -36,6 +37,7 @@ from instructcell.toolbox.cells import OWN_CLUSTERS
 from instructcell.toolbox.core import as_drug, stamp_of
 from instructcell.toolbox.data import card, groupings
 from instructcell.toolbox.desk import examples
+from instructcell.transcript import conversation_html
 from instructcell.workspace import DataFile, Result, Workspace
 
 USUAL_PSEUDO_CELLS = 50  # when no number is said
@@ -177,6 +179,7 @@ class Session:
             intents.UNDO: self._undo,
             intents.RESTART: self._restart,
         }
+        self.toolbox.transcript = self.transcript
         if adata is not None:
             self.toolbox.open(adata, "the data")
 
@@ -241,6 +244,28 @@ class Session:
     def evidence(self) -> frozenset[str]:
         """Ids of the results that stand; those that were taken back are not among them."""
         return frozenset(result.id for result in self.workspace.state.results)
+
+    def grounds(self, evidence: str) -> tuple[Ground, ...]:
+        """The tables and figures in which the claims of a result can be checked; none when it was taken back."""
+        return grounds_of(evidence, self.workspace, self._told) if evidence in self.evidence else ()
+
+    def reveal(self, ground: Ground) -> TableReady | FigureReady:
+        """Show a table or figure again.
+
+        Raises
+        ------
+        InstructCellError
+            Its result was taken back.
+        """
+        return reveal(ground, self.workspace, self._told)
+
+    def file_of(self, evidence: str) -> str:
+        """The file that a result is about; "" when it is about none."""
+        return self.workspace.result(evidence).file
+
+    @property
+    def _told(self) -> Iterator[Event]:
+        return (event for turn in self.history for event in turn.events)
 
     def warm_up(self) -> None:
         """Load what the first answer needs, so that it need not wait."""
@@ -331,6 +356,22 @@ class Session:
             raise InstructCellError("found no pseudo-cells to save; ask for some first, e.g. 'generate 50 B cells'")
         return write_h5ad(self.generated, Path(path))
 
+    def transcript(self) -> str:
+        """The conversation as one HTML page that opens without a network; "" when nothing was answered yet."""
+        about = f"About {', '.join(self.files)}." if self.files else "Without cells."
+        about += f" Checkpoint {Path(self.checkpoint.path).name} ({self.checkpoint.hash})."
+        return conversation_html(self.history, about, self.evidence)
+
+    def export(self, what: str) -> Path:
+        """Write "conversation" (one HTML page) or "script" (Python that repeats the steps) and return the path.
+
+        Raises
+        ------
+        InstructCellError
+            There is nothing of it yet.
+        """
+        return self.toolbox.run("export", what=what).payload[0]
+
     # ---- a turn
 
     def send(self, text: str) -> Iterator[Event]:
@@ -370,7 +411,7 @@ class Session:
 
     def use(self, name: str) -> Iterator[Event]:
         """Talk about another of the loaded files, event by event."""
-        yield from self._taken(f"use {name}", self._ask("use_file", file=name))
+        yield from self._taken(f"use {name}", self._use(name))
 
     def close_file(self, name: str) -> Iterator[Event]:
         """Forget a loaded file with what was found of it, event by event."""
@@ -424,7 +465,7 @@ class Session:
         if request.file and (request.file != self.name or switches):
             result = yield from self._call("use_file", file=request.file)
             if switches or (request.intent != intents.DESCRIBE and SWITCHES.search(request.text)):
-                yield from self._tell(result)
+                yield TextDelta(answer_of(result), result.id)
                 return
             request = self._understood(request.text)
         elif not request.file and slots.WHICH_FILE.search(request.text) and SWITCHES.search(request.text):
@@ -469,7 +510,7 @@ class Session:
     def _tell(self, result: Result, *, text: bool = True) -> Answer:
         """Words first, then tables, then figures, which may take a while to draw."""
         if text:
-            yield TextDelta(answer_of(result))
+            yield TextDelta(answer_of(result), result.id)
         for name, table in result.tables.items():
             yield TableReady(name, table, result.id)
         for name, draw in result.figures.items():
@@ -536,11 +577,11 @@ class Session:
             yield from self._look(ALL)
             result = yield from self._call("annotate", **_given(request, "tissue", "species"))
             found = yield from self._call("count_cells", cells=cells, cell_type=request.type_name)
-            yield TextDelta(f"\n\n{answer_of(found)}")
+            yield TextDelta(f"\n\n{answer_of(found)}", found.id)
             yield from self._tell(result)
         else:
             found = yield from self._call("count_cells", cells=cells, cell_type=request.type_name)
-            yield TextDelta(answer_of(found))
+            yield TextDelta(answer_of(found), found.id)
         self._focus = cells.model_copy(update={"cell_type": request.type_name}) if not cells.cell_type else cells
 
     def _explain(self, request: Request) -> Answer:
@@ -561,6 +602,11 @@ class Session:
             yield from self._needs_cells("No data is loaded yet.")
             return
         yield from self._ask("describe")
+
+    def _use(self, name: str) -> Answer:
+        """Words only: where the cells are shown, their card is."""
+        result = yield from self._call("use_file", file=name)
+        yield TextDelta(answer_of(result), result.id)
 
     def _close(self, name: str) -> Answer:
         result = yield from self._call("close_file", file=name)
@@ -837,7 +883,7 @@ class Session:
         if request.intent == intents.MARKERS and label is not None and result.facts["supported"] and self.annotation:
             found = yield from self._call("count_cells", cell_type=label.name)
             if found.notes:
-                yield TextDelta(f"\nIn your cells called {found.notes[0]}\n")
+                yield TextDelta(f"\nIn your cells called {found.notes[0]}\n", found.id)
 
     # ---- the rest
 
@@ -902,7 +948,9 @@ class Session:
 
 EXPORTS = {
     "script": r"\b(?:script|code|reproduce|repeat these|python)\b",
-    "all": r"\b(?:all|everything|results|session|conversation|zip)\b",
+    "conversation": r"\b(?:conversation|chat|transcript|dialog(?:ue)?|html)\b",
+    "all": r"\b(?:all|everything|results|session|zip)\b",
+    "figures": r"\b(?:figures?|plots?|pictures?|drawings?|images?)\b",
     "tables": r"\b(?:tables?|csv|excel|spreadsheet|list)\b",
 }
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from instructcell.checkpoint import load_checkpoint
-from instructcell.events import CellsGenerated, FigureReady, FilesReady, TableReady
+from instructcell.errors import InstructCellError
+from instructcell.events import CellsGenerated, FigureReady, FilesReady, TableReady, TextDelta
 from instructcell.grounded import unsupported
 from instructcell.session import Session
 from instructcell.workspace import Result
@@ -115,6 +116,44 @@ def test_tables_and_figures_bear_the_id_of_their_result(session):
     turn = ask(session, "Could you name the types of my cells?")
     shown = [event for event in turn.events if isinstance(event, (TableReady, FigureReady))]
     assert {event.evidence for event in shown} == {session.workspace.latest("annotate").id}
+
+
+CLAIMS = [
+    "describe the data",
+    "only the stim cells",
+    "Could you name the types of my cells?",
+    "how many B cells are there?",
+    "is the quality good?",
+    "how many cells express INS?",
+    "compare stim with ctrl",
+    "Would gefitinib work on these cells?",
+    "show the map",
+    "generate 5 B cells with 300 counts each",
+]
+
+
+def test_every_claim_links_to_the_table_or_figure_it_came_from(session):
+    for question in CLAIMS:
+        turn = ask(session, question)
+        cited = [event.evidence for event in turn.events if isinstance(event, TableReady)]
+        grounds = {ground for result in turn.results if result.id for ground in session.grounds(result.id)}
+        assert grounds, question
+        for ground in grounds:
+            event = session.reveal(ground)
+            assert event.name == ground.name and event.evidence == ground.evidence
+        assert set(cited) <= {ground.evidence for ground in grounds}, question
+
+
+def test_a_count_rests_on_the_annotation(session):
+    ask(session, "Could you name the types of my cells?")
+    pieces = [event for event in session.send("how many B cells are there?") if isinstance(event, TextDelta)]
+    first = session.grounds(pieces[0].evidence)[0]
+    assert first.evidence == session.workspace.latest("annotate").id and first.name == "cell types"
+    assert "count" in session.workspace.result(pieces[0].evidence).tool
+    ask(session, "undo")
+    assert session.grounds(pieces[0].evidence) == ()
+    with pytest.raises(InstructCellError, match="was taken back"):
+        session.reveal(first)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from instructcell.bulk import load_screen
 from instructcell.checkpoint import load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
-from instructcell.events import CellsGenerated, Failed, FigureReady, Progress, TableReady, TextDelta
+from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 from instructcell.intents import Request, find_selection
 from instructcell.labels import LabelSet
 from instructcell.retrieval.names import load_name_book
@@ -369,6 +371,32 @@ def test_suggestions_fit_what_is_known(session, checkpoint):
 def test_no_text_breaks_the_session(session, text):
     assert list(session.send(text))
     assert TextDelta in kinds(session.send("help"))
+
+
+# ---- taking the conversation away
+
+
+def test_the_conversation_is_one_page_that_needs_nothing_else(session, adata):
+    assert session.transcript() == ""
+    adata.obs["condition"] = ["</script><script>alert(1)</script>" if i % 2 else "ctrl" for i in range(adata.n_obs)]
+    list(session.send("<b>which</b> types are these?"))
+    list(session.send("plot the map by condition"))
+    list(session.send("what marks a delta cell?"))
+    page = session.transcript()
+    assert "&lt;b&gt;which&lt;/b&gt;" in page and "cell types (r1)" in page and "Sources: " in page
+    assert page.count("<script>/**") == 1 and "Plotly.newPlot(" in page
+    assert "alert(1)</script>" not in page and not re.search(r"(?:src|href)=\"(?!data:|#)", page.split("</head>")[1])
+    list(session.send("undo"))
+    assert "taken back later" in session.transcript()
+
+
+def test_the_conversation_is_exported_in_words_and_with_everything(session):
+    list(session.send(TYPES))
+    (ready,) = [event for event in session.send("download the chat as html") if isinstance(event, FilesReady)]
+    assert [path.name for path in ready.paths] == ["conversation.html"]
+    (ready,) = [event for event in session.send("export all this") if isinstance(event, FilesReady)]
+    assert {"conversation.html", "repeat_these_steps.py"} < {path.name for path in ready.paths}
+    assert session.export("script").read_text().startswith('"""Repeats a session')
 
 
 # ---- loading, failing, forgetting

@@ -15,6 +15,7 @@ import pytest
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import InstructCellError
 from instructcell.events import Progress
+from instructcell.output import safe_cells
 from instructcell.toolbox import TOOLS, Toolbox
 from instructcell.toolbox.script import script_of
 from instructcell.workspace import unique_name
@@ -324,6 +325,27 @@ def test_export_writes_files_whose_names_stay_in_the_folder(adata, checkpoint, t
     assert all(path.is_relative_to(tmp_path) and path.is_file() for path in result.payload)
     assert {"pseudo_cells.h5ad", "repeat_these_steps.py"} <= set(result.facts["files"])
     assert any(name.endswith("_instructcell.h5ad") for name in result.facts["files"])
+
+
+def test_no_cell_of_an_exported_table_is_a_formula(box, adata, tmp_path):
+    adata.obs["note"] = pd.Categorical(["=HYPERLINK(1)", "-3", "fine"] * (adata.n_obs // 3))
+    box.run("select", cells={"first": 6})
+    text = "".join(path.read_text() for path in box.run("export", what="tables").payload)
+    assert "'=HYPERLINK(1)" in text and "'-3" in text and ",=" not in text
+    table = safe_cells(pd.DataFrame({"=a": ["@x", "y", None], "n": [-1.5, 2, 3]}))
+    assert list(table) == ["'=a", "n"] and list(table["n"]) == [-1.5, 2, 3] and table["'=a"][0] == "'@x"
+    assert table["'=a"].isna().sum() == 1
+
+
+def test_figures_are_one_page_with_plotly_inside(box):
+    box.run("annotate")
+    (path,) = box.run("export", what="figures").payload
+    page = path.read_text()
+    assert page.count("Plotly.newPlot(") == 2 and page.count("<script>/**") == 1
+    assert 'src="http' not in page and "composition (r1)" in page
+    assert page.count('"modeBarButtonsToRemove": ["sendChartToCloud"') == 2, "a button that uploads the figure"
+    with pytest.raises(InstructCellError, match="nothing to hand out"):
+        box.run("export", what="conversation")
 
 
 # ---- drugs by either route

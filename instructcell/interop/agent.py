@@ -233,7 +233,7 @@ class _Speaker:
             yield TextDelta(f"\n\n*Left out what no tool had returned: {listed}.*")
         if not self._passed.strip():
             for result in self.session.history[-1].results:
-                yield TextDelta(f"\n\n{answer_of(result)}")
+                yield TextDelta(f"\n\n{answer_of(result)}", result.id)
         if self._passed:
             self.said.append(AIMessage(self._passed))
 

@@ -190,7 +190,8 @@ class Export(Arguments):
     what: Annotated[
         str,
         Field(
-            pattern="^(all|annotated|pseudo|tables|script)$", description="all, annotated, pseudo, tables or script."
+            pattern="^(all|annotated|pseudo|tables|figures|script|conversation)$",
+            description="all, annotated, pseudo, tables, figures, script or conversation.",
         ),
     ] = "all"
 

@@ -103,6 +103,7 @@ class Toolbox:
         """Nothing is loaded before it is used."""
         self._folder = None if folder is None else Path(folder)
         self.workspace = Workspace() if workspace is None else workspace
+        self.transcript: Callable[[], str] | None = None  # the conversation as HTML, where there is one
         self._checkpoint: str | Path | Checkpoint = checkpoint
 
     @property

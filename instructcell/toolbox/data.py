@@ -19,7 +19,7 @@ from instructcell.toolbox.types import about, annotated, coverage_facts
 from instructcell.workspace import DataFile, Result, Selection
 
 MOST_VALUES = 200  # a column with more values than this is no grouping
-VALUES_SHOWN, COLUMNS_SHOWN = 6, 20
+VALUES_SHOWN, COLUMNS_SHOWN, COLUMNS_LISTED = 6, 20, 6
 
 
 @tool(OfFile, "Describe a file: size, species, matrix and scale, genes the model knows, columns of obs, warnings.")
@@ -134,6 +134,7 @@ def select(box: Toolbox, asked: Select) -> Steps:
         )
         facts["types"] = counts
         tables["cell types"] = counts
+    tables["chosen cells"] = listed(file, selection)
     return Result("select", facts, tables=tables, file=file.name, selection=selection)
 
 
@@ -186,6 +187,14 @@ def close_file(box: Toolbox, asked: UseFile) -> Steps:
     }
     return Result("close_file", facts, file=box.workspace.state.current)
     yield
+
+
+def listed(file: DataFile, selection: Selection) -> pd.DataFrame:
+    """Chosen cells by name, with their first columns of obs and what was found of them."""
+    obs = file.adata.obs
+    found = [name for name in (tools.CELL_TYPE, tools.CONFIDENCE) if name in obs]
+    own = [name for name in obs.columns if not str(name).startswith("instructcell_")][:COLUMNS_LISTED]
+    return obs.iloc[selection.rows][[*found, *own]].rename_axis("cell").reset_index()
 
 
 def card(file: DataFile) -> pd.DataFrame:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from instructcell import tools
 from instructcell.errors import InstructCellError
-from instructcell.output import write_h5ad
+from instructcell.output import safe_cells, write_h5ad
 from instructcell.toolbox.arguments import Export, Nothing
 from instructcell.toolbox.cells import cluster_column
 from instructcell.toolbox.core import Steps, Toolbox, tool
 from instructcell.toolbox.data import groupings
 from instructcell.toolbox.script import script_of
+from instructcell.transcript import figures_html
 from instructcell.workspace import DataFile, Result
 
 MOST_COMPARED = 6  # values of a column that is offered for comparison
@@ -63,7 +64,7 @@ def restart(box: Toolbox, asked: Nothing) -> Steps:
 
 @tool(
     Export,
-    "Write the annotated files, pseudo-cells, tables and a script that repeats every step.",
+    "Write the annotated files, pseudo-cells, tables, figures, the conversation and a script that repeats every step.",
     needs_cells=False,
     logged=False,
 )
@@ -71,6 +72,10 @@ def export(box: Toolbox, asked: Export) -> Steps:
     """Write what there is into a new folder inside the toolbox's folder."""
     folder = Path(tempfile.mkdtemp(prefix="export-", dir=box.folder))
     written = [path for one in WRITERS if asked.what in ("all", one) for path in WRITERS[one](box, folder)]
+    if written and asked.what == "all":  # it shows the figures too
+        written += _conversation(box, folder) or _figures(box, folder)
+    elif asked.what in LOOKED_AT:
+        written += LOOKED_AT[asked.what](box, folder)
     if not written:
         folder.rmdir()
         raise InstructCellError("there is nothing to hand out yet; ask for cell types or for new cells first")
@@ -145,9 +150,29 @@ def _tables(box: Toolbox, folder: Path) -> list[Path]:
     for result in box.workspace.state.results:
         for name, table in result.tables.items():
             path = folder / f"{result.id}_{_safe(name)}.csv"
-            table.to_csv(path, index=False)
+            safe_cells(table).to_csv(path, index=False)
             paths.append(path)
     return paths
+
+
+def _figures(box: Toolbox, folder: Path) -> list[Path]:
+    drawn = [
+        (f"{name} ({result.id})", draw())
+        for result in box.workspace.state.results
+        for name, draw in result.figures.items()
+    ]
+    return _page(folder / "figures.html", figures_html(drawn) if drawn else "")
+
+
+def _conversation(box: Toolbox, folder: Path) -> list[Path]:
+    return _page(folder / "conversation.html", box.transcript() if box.transcript is not None else "")
+
+
+def _page(path: Path, source: str) -> list[Path]:
+    if not source:
+        return []
+    path.write_text(source, encoding="utf-8")
+    return [path]
 
 
 def _script(box: Toolbox, folder: Path) -> list[Path]:
@@ -166,3 +191,4 @@ def _safe(name: str) -> str:
 
 
 WRITERS: dict[str, Any] = {"annotated": _annotated, "pseudo": _pseudo, "tables": _tables, "script": _script}
+LOOKED_AT: dict[str, Any] = {"figures": _figures, "conversation": _conversation}

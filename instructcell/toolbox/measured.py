@@ -136,6 +136,8 @@ def compare(box: Toolbox, asked: Compare) -> Steps:
         "types": found.types,
     }
     tables = {"genes that differ": shown, "what they mean": found.meaning}
+    if not len(shown):
+        tables["groups compared"] = pd.DataFrame(facts["groups"]).assign(genes_tested=found.tested)
     return Result(
         "compare",
         facts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from instructcell import tools
@@ -47,8 +48,11 @@ def generate(box: Toolbox, asked: Generate) -> Steps:
     )
     box.workspace.count_generation()
     yield Progress(asked.n, asked.n, "generating cells")
-    facts = {**_facts(pseudo), "like": whose, **_read_back(box, pseudo, label.name)}
-    return Result("generate", facts=facts, cells=pseudo)
+    called = _read_back(box, pseudo)
+    facts = {**_facts(pseudo), "like": whose, "n_read_back": min(pseudo.n_obs, READ_BACK), "share_read_back": None}
+    if called is not None:
+        facts["share_read_back"] = float(called.isin(with_subtypes(box.checkpoint, label.name)).mean())
+    return Result("generate", facts=facts, tables={"pseudo-cells": _table(pseudo, called)}, cells=pseudo)
 
 
 @tool(OfCells, "Hold the latest pseudo-cells against real ones of the same type: how alike they are, and one map.")
@@ -75,15 +79,21 @@ def _facts(pseudo: AnnData) -> dict[str, Any]:
     }
 
 
-def _read_back(box: Toolbox, pseudo: AnnData, cell_type: str) -> dict[str, Any]:
-    """What share of some pseudo-cells the model calls what they should be; None where they hold too little to read."""
+def _read_back(box: Toolbox, pseudo: AnnData) -> pd.Series | None:
+    """What the model calls the first pseudo-cells; None where they hold too little to read."""
     rows = np.arange(min(pseudo.n_obs, READ_BACK))
     try:
-        back = tools.finish(tools.annotate_steps(pseudo, checkpoint=box.checkpoint, rows=rows))
+        return tools.finish(tools.annotate_steps(pseudo, checkpoint=box.checkpoint, rows=rows)).table["best_guess"]
     except InstructCellError:  # cells of a very small library may hold nothing to read
-        return {"n_read_back": len(rows), "share_read_back": None}
-    hits = back.table["best_guess"].isin(with_subtypes(box.checkpoint, cell_type))
-    return {"n_read_back": len(rows), "share_read_back": float(hits.mean())}
+        return None
+
+
+def _table(pseudo: AnnData, called: pd.Series | None) -> pd.DataFrame:
+    """Each pseudo-cell with its type, counts and genes, and what it was read back as, "" where it was not."""
+    counts, genes = (np.asarray(matrix.sum(axis=1)).ravel().astype(int) for matrix in (pseudo.X, pseudo.X > 0))
+    table = pd.DataFrame({"cell": pseudo.obs_names, "cell_type": pseudo.obs["cell_type"].astype(str).to_numpy()})
+    known = [] if called is None else called.astype(str).to_list()
+    return table.assign(counts=counts, genes=genes, read_back=[*known, *[""] * (pseudo.n_obs - len(known))])
 
 
 def _only(adata: AnnData, rows: np.ndarray, column: str) -> str | None:
