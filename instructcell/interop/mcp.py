@@ -1,15 +1,20 @@
 """An MCP server: every tool of the toolbox for assistants that speak the Model Context Protocol.
 
-    instructcell mcp cells.h5ad
+    instructcell mcp cells.h5ad         over stdin and stdout
+    instructcell chat --mcp             over HTTP, at /mcp of the page's address
 
-It speaks over stdin and stdout. Files are opened only from the folder that it was given.
+Files are opened only from the folder that it was given. Over HTTP all assistants share one set of files, which no
+visitor of the page sees.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +24,9 @@ import mcp_types as types
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from instructcell import __version__
 from instructcell.checkpoint import Checkpoint
@@ -33,7 +41,10 @@ from instructcell.workspace import Result
 
 Model = TypeVar("Model", bound=BaseModel)
 
+Over = Toolbox | Session | Callable[[], Session]
+
 OPEN, ASK = "open_file", "ask"
+PATH = "/mcp"
 INSTRUCTIONS = (
     "Tools for single-cell expression data. Open a file of cells first (open_file), then ask about it: annotate, "
     "explain, compare, generate, drug_response and others, or ask in plain words. State only what a tool returned, "
@@ -56,19 +67,19 @@ class Ask(BaseModel):
     question: str = Field(min_length=1, max_length=2000, description="A question about the cells, in plain words.")
 
 
-def make_server(over: Toolbox | Session, folder: str | Path = ".") -> Server[Any]:
+def make_server(over: Over, folder: str | Path = ".") -> Server[Any]:
     """An MCP server over a toolbox, or over a session, which also answers questions in plain words (`ask`).
 
     Parameters
     ----------
     over
-        Whose files and results the tools work on; one call at a time.
+        Whose files and results the tools work on, one call at a time; or what gives a session once it is needed.
     folder
         Where `open_file` may read.
     """
     root = Path(folder).resolve()
     busy = anyio.Lock()
-    asked = isinstance(over, Session)
+    asked = not isinstance(over, Toolbox)
 
     async def list_tools(
         ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
@@ -76,7 +87,7 @@ def make_server(over: Toolbox | Session, folder: str | Path = ".") -> Server[Any
         return types.ListToolsResult(tools=_tools(asked=asked))
 
     async def call_tool(ctx: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
-        call = partial(_call, over, root, params.name, dict(params.arguments or {}))
+        call = partial(_call, over, root, params.name, dict(params.arguments or {}))  # in a thread
         try:
             async with busy:
                 said = await anyio.to_thread.run_sync(call)
@@ -92,6 +103,53 @@ def make_server(over: Toolbox | Session, folder: str | Path = ".") -> Server[Any
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
+
+
+def over_http(
+    over: Over,
+    folder: str | Path = ".",
+    *,
+    host: str = "127.0.0.1",
+    users: Sequence[tuple[str, str]] = (),
+) -> Starlette:
+    """The server as a web application that answers at /mcp (streamable HTTP).
+
+    Parameters
+    ----------
+    host
+        Where it will listen; requests that a web page elsewhere makes through the visitor's browser are refused.
+    users
+        (name, password) of those who may call it, by HTTP basic authentication; everybody when there are none.
+    """
+    application = make_server(over, folder).streamable_http_app(streamable_http_path=PATH, host=host)
+    if users:
+        application.add_middleware(_Guarded, users=tuple(users))
+    return application
+
+
+class _Guarded:
+    """Lets requests through that bear the name and password of a user."""
+
+    def __init__(self, app: ASGIApp, users: tuple[tuple[str, str], ...]) -> None:
+        self.app, self.users = app, users
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._knows(dict(scope["headers"]).get(b"authorization", b"")):
+            await self.app(scope, receive, send)
+            return
+        refusal = PlainTextResponse("name and password needed", 401, {"WWW-Authenticate": "Basic"})
+        await refusal(scope, receive, send)
+
+    def _knows(self, header: bytes) -> bool:
+        kind, _, code = header.partition(b" ")
+        if kind.lower() != b"basic":
+            return False
+        try:
+            given = base64.b64decode(code, validate=True)
+        except binascii.Error:
+            return False
+        known = [hmac.compare_digest(given, f"{name}:{password}".encode()) for name, password in self.users]
+        return any(known)  # all were compared, so that the time says nothing
 
 
 def serve(
@@ -137,8 +195,9 @@ def _tool(name: str, description: str, arguments: type[BaseModel]) -> types.Tool
     return types.Tool(name=name, description=description, input_schema=arguments.model_json_schema())
 
 
-def _call(over: Toolbox | Session, root: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _call(over: Over, root: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run a tool and say what it found."""
+    over = over if isinstance(over, Toolbox | Session) else over()
     if name == OPEN:
         return told(_open(over, root, _checked(OPEN, OpenFile, arguments)))
     if name == ASK and isinstance(over, Session):
