@@ -44,7 +44,7 @@ class Api:
         with _spoken(), conversation.turn:
             if not file:
                 raise InstructCellError("found no file; upload one, with gradio_client: handle_file('cells.h5ad')")
-            path = handlers.gather(conversation, [Path(file)])
+            (path,) = handlers.gather(conversation, [Path(file)])
             handlers.check_upload(path)
             (read,) = conversation.pace(
                 conversation.session.open(path, name or path.name, replace_file=True) for _ in range(1)

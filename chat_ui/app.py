@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from starlette.routing import Route
 
 from chat_ui import handlers
 from chat_ui.api import add_endpoints
@@ -19,6 +21,9 @@ from chat_ui.theme import STYLE_SHEET, page_theme
 from instructcell.turnstile import Turnstile
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import Receive, Scope, Send
+
     from instructcell.session import Session
 
 TITLE = "InstructCell"
@@ -26,9 +31,14 @@ SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long wi
 CLEAN_UP_SECONDS = (600, SESSION_SECONDS)  # how often, and from which age on, uploaded files are deleted
 PARALLEL_ANSWERS = 32  # of a kind; more wait in a line, and those that are let in share the cores (`Turnstile`)
 MOST_THREADS = 512  # more than all kinds together: an answer that waits for its turn holds a thread and blocks nobody
-DEMO = {"Human islet": "islets", "Blood (PBMC)": "pbmc"}
+DEMO = {"Human islet": "islets", "Mouse islet": "mouse", "Blood (PBMC)": "pbmc"}
 
-HEADER = """
+PROMISE = "Ask your single cells in plain language. Every answer is read from their expression, on this machine."
+SPOKEN = (
+    "Ask your single cells in plain language. They are read on this machine; {speaker} words the answers and is sent "
+    "questions and results."
+)
+HEADER = f"""
 <div class="ic-brand">
   <svg viewBox="0 0 40 40" aria-hidden="true">
     <circle cx="20" cy="20" r="18" class="ic-membrane"/><circle cx="23" cy="18" r="7.5" class="ic-nucleus"/>
@@ -36,7 +46,7 @@ HEADER = """
   </svg>
   <div>
     <h1>InstructCell</h1>
-    <p>Ask your single cells in plain language. Every answer is read from their expression, on this machine.</p>
+    <p>{PROMISE}</p>
   </div>
 </div>
 """
@@ -61,6 +71,41 @@ MARKED = """(state, name) => {
   const plot = document.querySelector('#ic-figure .js-plotly-plot')
   const traces = ((plot && plot._fullData) || []).filter(trace => trace.meta === 'cells' && trace.selectedpoints)
   return [state, name, traces.flatMap(trace => [...trace.selectedpoints].map(i => trace.customdata[i][0]))]
+}"""
+# A link of an answer is remembered and presses the button that shows what it stands for.
+FOLLOW_LINKS = """() => document.addEventListener('click', click => {
+  const link = click.target.closest && click.target.closest('#ic-chat a[href*="#ic-ground-"]')
+  if (!link) return
+  click.preventDefault()
+  click.stopPropagation()
+  window.instructcellLink = link.getAttribute('href').split('#').pop()
+  document.querySelector('#ic-show').click()
+}, true)"""
+LINKED = "(state, link) => [state, parseInt((window.instructcellLink || '').split('-')[2])]"
+SHOWN = """() => {
+  const room = (window.instructcellLink || '').endsWith('figure') ? '#ic-map' : '#ic-results-table'
+  const calm = window.matchMedia('(prefers-reduced-motion: reduce)').matches
+  const found = document.querySelector(room)
+  if (found) found.scrollIntoView({block: 'nearest', behavior: calm ? 'auto' : 'smooth'})
+}"""
+# A file that was written gets a new label; as soon as the page shows it, the hidden button hands the file over.
+FETCH = """(...values) => {
+  window.instructcellFetched = document.querySelector('#ic-fetched').textContent
+  return values
+}"""
+FETCHED = """() => {
+  const take = left => {
+    const button = document.querySelector('#ic-fetched')
+    if (button.textContent !== window.instructcellFetched) button.click()
+    else if (left > 0) window.setTimeout(() => take(left - 1), 50)
+  }
+  take(100)
+}"""
+# Whoever asks wants to see the answer, however far up they were reading.
+TO_THE_END = """(...values) => {
+  const talk = document.querySelector('#ic-chat .bubble-wrap')
+  if (talk) talk.scrollTop = talk.scrollHeight
+  return values
 }"""
 TOGGLE_THEME = "() => { document.body.classList.toggle('dark') }"
 
@@ -93,6 +138,7 @@ class Widgets:
     table_box: gr.Group
     table_name: gr.Radio
     table: gr.Dataframe
+    takeaway: gr.Row
     annotated: gr.DownloadButton
     generated: gr.DownloadButton
     exported: gr.File
@@ -111,6 +157,11 @@ class Inputs:
     examples: list[tuple[gr.Button, Example]]
     clear: gr.Button
     close: gr.Button
+    conversation: gr.Button
+    script: gr.Button
+    csv: gr.Button
+    fetched: gr.DownloadButton  # not seen; the browser presses it when a file is ready
+    show: gr.Button  # not seen; the links of the answers press it
 
     def all(self) -> list[Any]:
         """Every widget that is of use on a page without cells, flat."""
@@ -118,7 +169,11 @@ class Inputs:
 
 
 def build_page(
-    new_session: Callable[[Path], Session], examples: list[Example], first_file: Path | None = None
+    new_session: Callable[[Path], Session],
+    examples: list[Example],
+    first_files: Sequence[Path] = (),
+    *,
+    speaker: str = "",
 ) -> gr.Blocks:
     """Lay out the page and connect it.
 
@@ -128,32 +183,36 @@ def build_page(
         Makes the session of one visitor, which may write into the folder it is given.
     examples
         Data sets offered beside the upload.
-    first_file
-        Cells that every visitor finds loaded.
+    first_files
+        Cells that every visitor finds loaded, the last one being talked about.
+    speaker
+        The chat model that words the answers; "" for none.
     """
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CLEAN_UP_SECONDS)
     with page:
-        clear = _header()
+        clear = _header(speaker)
         with gr.Row(elem_id="ic-main", equal_height=False):
             with gr.Column(scale=7, min_width=320, elem_id="ic-chat-column"):
                 chat, status, suggestions, question = _chat_column()
             with gr.Column(scale=5, min_width=320, elem_id="ic-data-column"):
+                show = gr.Button("Show", visible="hidden", elem_id="ic-show")
                 upload, example_buttons, card, file_box, file, close = _data_panel(examples)
-                results = _results_panel()
+                results, takeaways = _results_panel()
         state = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=_close)
         widgets = Widgets(state, chat, question, status, suggestions, file_box, file, card, *results)
-        inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear, close)
-        visits = Visits(new_session, first_file, Turnstile().paced)
+        inputs = Inputs(upload, list(zip(example_buttons, examples, strict=True)), clear, close, *takeaways, show)
+        visits = Visits(new_session, tuple(first_files), Turnstile().paced)
         add_endpoints(state, visits.open_conversation)  # first, so that they get the names of their functions
         _connect(page, widgets, visits, inputs)
     page.queue(default_concurrency_limit=PARALLEL_ANSWERS)
     return page
 
 
-def _header() -> gr.Button:
-    """The name, what it is, and two buttons; returns the one that clears."""
+def _header(speaker: str) -> gr.Button:
+    """The name, what it is, who words the answers, and two buttons; returns the one that clears."""
+    words = SPOKEN.format(speaker=escape(speaker)) if speaker else PROMISE
     with gr.Row(elem_id="ic-header", equal_height=False):
-        gr.HTML(HEADER, elem_id="ic-title")
+        gr.HTML(HEADER.replace(PROMISE, words), elem_id="ic-title")
         clear = gr.Button("New chat", size="sm", elem_id="ic-clear", min_width=0, scale=0, interactive=False)
         theme = gr.Button("Light / dark", size="sm", elem_id="ic-theme", min_width=0, scale=0)
     theme.click(None, js=TOGGLE_THEME, api_visibility="private")
@@ -203,12 +262,19 @@ def _data_panel(
     return upload, buttons, card, file_box, file, close
 
 
-def _results_panel() -> tuple[Any, ...]:
-    """The hint for an empty panel, downloads, and figure and table with their pickers, in the order of `Widgets`."""
+def _results_panel() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The hint for an empty panel, figure and table with their pickers and downloads, in the order of `Widgets`.
+
+    And the buttons that write a file when they are pressed, with the one that hands it over.
+    """
     hint = gr.HTML(NO_RESULTS, elem_id="ic-hint")
     with gr.Row(elem_id="ic-downloads"):
         annotated = gr.DownloadButton("Annotated cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-annotated")
         generated = gr.DownloadButton("Pseudo-cells (.h5ad)", visible=False, size="sm", elem_id="ic-get-generated")
+        with gr.Row(visible=False, elem_id="ic-takeaway") as takeaway:
+            talk = gr.Button("Conversation (.html)", size="sm", min_width=0, elem_id="ic-get-conversation")
+            script = gr.Button("Script (.py)", size="sm", min_width=0, elem_id="ic-get-script")
+        fetched = gr.DownloadButton("Ready", visible="hidden", elem_id="ic-fetched")
     exported = gr.File(
         visible=False, interactive=False, file_count="multiple", label="Exported files", height=190,
         elem_id="ic-exported",
@@ -221,10 +287,14 @@ def _results_panel() -> tuple[Any, ...]:
         figure = gr.Plot(show_label=False, label="Figure", container=False, elem_id="ic-figure")
     with gr.Group(visible=False, elem_id="ic-results-table") as table_box:
         table_name = gr.Radio([], show_label=False, label="Table", container=False, elem_id="ic-table-name")
+        csv = gr.Button(
+            "This table (.csv)", size="sm", min_width=0, scale=0, elem_classes="ic-chip", elem_id="ic-get-table"
+        )
         table = gr.Dataframe(
             interactive=False, show_label=False, label="Table", max_height=300, buttons=[], elem_id="ic-table"
         )
-    return hint, figure_box, figure_name, figure, choose, table_box, table_name, table, annotated, generated, exported
+    shown = (hint, figure_box, figure_name, figure, choose, table_box, table_name, table, takeaway)
+    return (*shown, annotated, generated, exported), (talk, script, csv, fetched)
 
 
 @dataclass(frozen=True)
@@ -232,7 +302,7 @@ class Visits:
     """Answers Gradio's events by calling the handlers; keeps nothing of any visitor."""
 
     new_session: Callable[[Path], Session]
-    first_file: Path | None
+    first_files: tuple[Path, ...]
     pace: Pace = iter
 
     def open_conversation(self) -> Conversation:
@@ -240,11 +310,11 @@ class Visits:
         return handlers.open_conversation(self.new_session, self.pace)
 
     def greet(self) -> Iterator[list[Any]]:
-        """Open a conversation for a page that was just loaded, and read the first file where there is one."""
+        """Open a conversation for a page that was just loaded, and read the first files where there are some."""
         conversation = self.open_conversation()
         yield draw(conversation, conversation.view)
-        if self.first_file is not None:
-            yield from drawn(conversation, handlers.load(conversation, self.first_file))
+        for file in self.first_files:
+            yield from drawn(conversation, handlers.load(conversation, file))
 
     def ask(self, conversation: Conversation, question: str) -> Iterator[list[Any]]:
         """Answer a question."""
@@ -267,6 +337,21 @@ class Visits:
         """Talk about the cells that were marked in a figure."""
         yield from drawn(conversation, handlers.choose(conversation, figure, [int(place) for place in marked or []]))
 
+    def show(self, conversation: Conversation, number: str | int | None) -> list[Any]:
+        """Put the table or figure of a link in front."""
+        before = conversation.shown
+        view = handlers.show(conversation, int(number) if str(number).isdecimal() else -1)
+        if not view.busy:
+            conversation.shown = view
+        return draw(conversation, view, before)
+
+    def fetch(self, conversation: Conversation, what: str, name: str = "") -> tuple[dict[str, Any], str]:
+        """Write a file for taking away; what stands in the way is said under the chat."""
+        path = handlers.fetch(conversation, what, name)
+        if path is None:
+            return gr.skip(), conversation.view.status
+        return gr.update(value=str(path), label=path.parent.name), conversation.view.status
+
     def rest(self, conversation: Conversation) -> list[Any]:
         """Show the page at rest after a visitor stopped an answer."""
         conversation.shown = handlers.stop(conversation)
@@ -286,19 +371,55 @@ def demo_examples() -> list[Example]:
     return [Example(label, demo_path(name)) for label, name in DEMO.items()]
 
 
-def serve(page: gr.Blocks, *, host: str, port: int, auth: tuple[str, str] | None = None) -> str:
-    """Start serving the page in the background and return its address; `auth` is a name and password to ask for."""
+def serve(
+    page: gr.Blocks,
+    *,
+    host: str,
+    port: int,
+    users: Sequence[tuple[str, str]] = (),
+    beside: Starlette | None = None,
+) -> str:
+    """Start serving the page in the background and return its address.
+
+    Parameters
+    ----------
+    users
+        (name, password) of those who are let in; everybody when there are none.
+    beside
+        An application whose routes are answered at the same address.
+    """
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is up; no proxy can answer that
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1", host]))
     _, address, _ = page.launch(
-        server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
+        server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
         inbrowser=False, show_error=False, footer_links=[], run_history=False, enable_monitoring=False,
         ssr_mode=False, pwa=False,
         max_threads=MOST_THREADS,
         max_file_size=2 * MAX_UPLOAD_BYTES,  # the handler turns away what is less too large with a sentence
-        theme=page_theme(), css_paths=[STYLE_SHEET],
+        theme=page_theme(), css_paths=[STYLE_SHEET], app_kwargs=mounted(beside),
+        auth=list(users) or None, auth_message="InstructCell" if users else None,
     )  # fmt: skip
     return address
+
+
+def mounted(beside: Starlette | None) -> dict[str, Any]:
+    """What makes the page's application answer the routes of another one, which starts and stops with it."""
+    if beside is None:
+        return {}
+    # the whole application answers, so that what guards it is not left out
+    routes = [Route(route.path, _Whole(beside)) for route in beside.routes if isinstance(route, Route)]
+    return {"routes": routes, "lifespan": lambda _: beside.router.lifespan_context(beside)}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An application as the endpoint of a route: an object, which starlette calls for every method."""
+
+    application: Starlette
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on."""
+        await self.application(scope, receive, send)
 
 
 def drawn(conversation: Conversation, views: Iterator[View]) -> Iterator[list[Any]]:
@@ -345,6 +466,7 @@ def draw(conversation: Conversation, view: View, before: View | None = None) -> 
         gr.update(visible=bool(tables)),
         _picker(tables) if changed("tables") else skipped,
         next(iter(tables.values()), None) if changed("tables") else skipped,
+        gr.update(visible=_answered(view)),
         _download(view.annotated) if changed("annotated") else skipped,
         _download(view.generated) if changed("generated") else skipped,
         _files(view.exported) if changed("exported") else skipped,
@@ -360,6 +482,11 @@ def _question(view: View) -> dict[str, Any]:
 def _suggestions(view: View) -> list[dict[str, Any]]:
     texts = [*view.suggestions, *[""] * MAX_SUGGESTIONS][:MAX_SUGGESTIONS]
     return [gr.update(value=text, visible=bool(text), interactive=not view.busy) for text in texts]
+
+
+def _answered(view: View) -> bool:
+    """Whether something was said that one may want to keep."""
+    return not view.busy and any(message["role"] == "assistant" for message in view.messages)
 
 
 def _picker(named: dict[str, Any]) -> dict[str, Any]:
@@ -394,8 +521,9 @@ def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) 
     """Connect every event to its handler."""
     outputs, state = widgets.all(), widgets.state
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    running: list[dict[str, Any]] = [widgets.question.submit(visits.ask, [state, widgets.question], outputs, **private)]
-    running += [chip.click(visits.ask, [state, chip], outputs, **private) for chip in widgets.suggestions]
+    asked = {**private, "js": TO_THE_END}
+    running: list[dict[str, Any]] = [widgets.question.submit(visits.ask, [state, widgets.question], outputs, **asked)]
+    running += [chip.click(visits.ask, [state, chip], outputs, **asked) for chip in widgets.suggestions]
     uploaded = inputs.upload.upload(visits.upload, [state, inputs.upload], outputs, **private)
     uploaded.then(lambda: None, None, inputs.upload, **private)
     running.append(uploaded)
@@ -405,15 +533,30 @@ def _connect(page: gr.Blocks, widgets: Widgets, visits: Visits, inputs: Inputs) 
     )
     running.append(widgets.file.input(visits.use, [state, widgets.file], outputs, **private))
     running.append(inputs.close.click(visits.close_file, state, outputs, **private))
+    for button, what in ((inputs.conversation, "conversation"), (inputs.script, "script"), (inputs.csv, "table")):
+        wanted: list[Any] = [state, widgets.table_name] if what == "table" else [state]
+        written = button.click(_fetcher(visits, what), wanted, [inputs.fetched, widgets.status], js=FETCH, **private)
+        written.success(None, js=FETCHED, api_visibility="private")
+    link = gr.JSON(visible=False)  # as above, when a link of an answer is
+    shown = inputs.show.click(visits.show, [state, link], outputs, js=LINKED, **private)
+    shown.then(None, js=SHOWN, api_visibility="private")
     for button, example in inputs.examples:
         running.append(button.click(_reader(visits, example), state, outputs, **private))
     widgets.question.stop(visits.rest, state, outputs, cancels=running, **private)
     inputs.clear.click(visits.clear, state, [*outputs], cancels=running, **private)
     widgets.figure_name.input(_pick_figure, [state, widgets.figure_name], [widgets.figure, widgets.choose], **private)
     widgets.table_name.input(_pick_table, [state, widgets.table_name], widgets.table, **private)
+    page.load(None, js=FOLLOW_LINKS, api_visibility="private")
     page.load(visits.greet, None, outputs, **private).then(
         lambda: [gr.update(interactive=True)] * len(inputs.all()), None, inputs.all(), **private
     )
+
+
+def _fetcher(visits: Visits, what: str) -> Callable[..., tuple[dict[str, Any], str]]:
+    def fetch(conversation: Conversation, name: str = "") -> tuple[dict[str, Any], str]:
+        return visits.fetch(conversation, what, name or "")
+
+    return fetch
 
 
 def _reader(visits: Visits, example: Example) -> Callable[[Conversation], Iterator[list[Any]]]:

@@ -55,6 +55,11 @@ def status_line(what: str, done: int = 0, total: int = 0) -> str:
     return f'<div class="ic-status" role="status"><span>{escape(what[:1].upper() + what[1:])} {share}</span>{bar}</div>'
 
 
+def note_line(text: str) -> str:
+    """Return the line under the chat for something that is said once and is no part of the conversation."""
+    return f'<div class="ic-status" role="status"><span>{escape(text[:1].upper() + text[1:])}</span></div>'
+
+
 def _coverage(report: DatasetReport) -> str:
     if report.coverage is None:
         return ""

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from chat_ui.card import dataset_card, status_line
+from chat_ui.card import dataset_card, note_line, status_line
 from chat_ui.plots import fit_page
 from instructcell.errors import InstructCellError
 from instructcell.events import Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
+from instructcell.output import safe_cells
 from instructcell.reading.kinds import KNOWN, SUFFIXES, is_known
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from instructcell.grounds import Ground
     from instructcell.session import Session
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ MARKDOWN = re.compile(
     r"[&<>*_`~\[\]\\|$@]|:(?=//)|(?<=[wW]{3})\.|^[#+=:-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d\d\d)[.)]"
 )
 LINKS = re.compile(r"\\?([&<\[\]]|:(?=//)|(?<=[wW]{3})\.|(?<=[wW]{3}\\)\.|@)")  # of these, escaped ones too
+RESULT_ID = re.compile(r"&#91;(r\d+)&#93;")  # [r3], as `answer_text` leaves it
+LINK = "ic-ground-"  # the address of a table or figure inside the page, followed by its number and kind
 CODE = re.compile(r"(`[^`\n]+`)")
 BUG = (
     "Something went wrong on our side ({kind}). Your cells are still here; the details are in the terminal that runs "
@@ -84,6 +88,7 @@ class Conversation:
     session: Session
     folder: Path
     view: View
+    cited: list[Ground] = field(default_factory=list)  # what the links under the answers show, by their numbers
     shelves: dict[str, View] = field(default_factory=dict)  # per file, the results shown when another was taken up
     shown: View | None = None  # what the visitor's page showed when it was last at rest
     annotated: Path | None = None
@@ -145,6 +150,63 @@ def choose(conversation: Conversation, figure: str, positions: Sequence[int]) ->
     yield from _turn(
         conversation, said, "choosing cells", lambda: conversation.session.choose(positions, evidence=evidence)
     )
+
+
+def show(conversation: Conversation, number: int) -> View:
+    """Return the page with the table or figure that a link of an answer stands for in front.
+
+    While an answer is being given nothing changes; what was taken back is said in the line under the chat.
+    """
+    view, session = conversation.view, conversation.session
+    if view.busy or not 0 <= number < len(conversation.cited):
+        return view
+    ground = conversation.cited[number]
+    try:
+        event = session.reveal(ground)
+    except InstructCellError as error:
+        view = replace(view, status=note_line(str(error)))
+    else:
+        file = session.file_of(ground.evidence)
+        name = ground.name if file in ("", session.name) else f"{ground.name} ({file})"
+        view = _put(replace(view, status=""), replace(event, name=name))
+    conversation.view = view
+    return view
+
+
+def fetch(conversation: Conversation, what: str, name: str = "") -> Path | None:
+    """Write what a visitor wants to take away and return its path; None, and a word under the chat, if there is none.
+
+    Parameters
+    ----------
+    what
+        "conversation", "script" or "table".
+    name
+        Of the table, as the picker shows it.
+    """
+    view = conversation.view
+    if view.busy:
+        return None
+    try:
+        if what == "table":
+            return _table_file(conversation, name)
+        return conversation.session.export(what)
+    except InstructCellError as error:
+        conversation.view = replace(view, status=note_line(str(error)))
+        return None
+
+
+def _table_file(conversation: Conversation, name: str) -> Path | None:
+    """The whole table of that name as .csv; the page shows its first rows."""
+    view, session = conversation.view, conversation.session
+    if name not in view.tables:
+        return None
+    evidence = view.evidence.get(("tables", name), "")
+    behind = [ground for ground in session.grounds(evidence) if ground.kind == "table"] if evidence else []
+    ground = next((one for one in behind if name in (one.name, f"{one.name} ({session.file_of(evidence)})")), None)
+    table = view.tables[name] if ground is None else session.reveal(ground).table
+    path = _new_folder(conversation) / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_.') or 'table'}.csv"
+    safe_cells(table).to_csv(path, index=False)
+    return path
 
 
 def load(conversation: Conversation, path: Path, name: str | None = None) -> Iterator[View]:
@@ -272,6 +334,7 @@ def _turn(conversation: Conversation, said: str, doing: str, work: Callable[[], 
             answer = Answer(conversation, asked)
             yield from _safely(answer, conversation.pace(work()))
             yield from _safely(answer, conversation.pace(_conclude(conversation)))
+            conversation.view = answer.cite()
         finally:
             conversation.view = replace(conversation.view, status="", busy=False)
         yield conversation.view
@@ -283,27 +346,29 @@ class Answer:
 
     conversation: Conversation
     asked: tuple[Message, ...]
-    text: str = ""
+    pieces: list[tuple[str, str]] = field(default_factory=list)  # text, and the result that it puts into words
+    shown: list[str] = field(default_factory=list)  # results whose tables and figures came with it
     tables: list[tuple[str, str]] = field(default_factory=list)  # evidence and name of those of this turn
 
     def show(self, event: Event) -> View:
         """Fold an event into the view and return it."""
         view = _of_file(self.conversation)
         match event:
-            case TextDelta(text):
-                self.text += text
+            case TextDelta(text, evidence):
+                self._say(text, evidence)
                 view = replace(view, messages=(*self.asked, _answer(self.text)))
             case Failed(message, remedy):
-                self.text = "\n\n".join(part for part in (self.text, f"{message} {remedy}".strip()) if part)
+                gap = "\n\n" if self.pieces else ""
+                self._say(f"{gap}{message} {remedy}".rstrip(), "")
                 view = replace(view, messages=(*self.asked, _answer(self.text)))
-            case TableReady(name, table, evidence):
+            case TableReady(name, _, evidence):
                 siblings = [other for of, other in self.tables if evidence and of == evidence]
                 self.tables.append((evidence, name))
-                tables = _newest_first(name, fit_table(table), view.tables, after=siblings)
-                view = replace(view, tables=tables, evidence={**view.evidence, ("tables", name): evidence})
-            case FigureReady(name, figure, evidence):
-                figures = _newest_first(name, fit_page(figure), view.figures)
-                view = replace(view, figures=figures, evidence={**view.evidence, ("figures", name): evidence})
+                self.shown.append(evidence)
+                view = _put(view, event, after=siblings)
+            case FigureReady(evidence=evidence):
+                self.shown.append(evidence)
+                view = _put(view, event)
             case FilesReady(paths):
                 said = {name for _, name in self.tables}  # the list of files says what their table does
                 tables = {name: table for name, table in view.tables.items() if name not in said}
@@ -312,6 +377,60 @@ class Answer:
                 view = replace(view, status=status_line(what, done, total))
         self.conversation.view = view
         return view
+
+
+    @property
+    def text(self) -> str:
+        """What was said so far."""
+        return "".join(text for text, _ in self.pieces)
+
+    def _say(self, text: str, evidence: str) -> None:
+        if self.pieces and self.pieces[-1][1] == evidence:
+            text = self.pieces.pop()[0] + text
+        self.pieces.append((text, evidence))
+
+    def cite(self) -> View:
+        """Link every part of the finished answer to the tables and figures that it came from; return the view."""
+        view = self.conversation.view
+        if not self.pieces:
+            return view
+        linked = "".join(
+            self._links_inside(answer_text(text)) + self._links([evidence]) for text, evidence in self.pieces
+        )
+        said = {evidence for _, evidence in self.pieces}
+        linked += self._links([evidence for evidence in dict.fromkeys(self.shown) if evidence not in said])
+        return replace(view, messages=(*self.asked, {"role": "assistant", "content": linked}))
+
+    def _links(self, evidence: Sequence[str]) -> str:
+        """A line of links to what stands behind results."""
+        found = [ground for one in filter(None, evidence) for ground in self.conversation.session.grounds(one)]
+        return f"\n\n{' '.join(self._link(ground) for ground in found)}\n\n" if found else ""
+
+    def _links_inside(self, text: str) -> str:
+        """The text with the ids of results that a chat model wrote behind its claims as links."""
+
+        def link(match: re.Match[str]) -> str:
+            found = self.conversation.session.grounds(match[1])
+            return self._link(found[0], match[1]) if found else match[0]
+
+        return RESULT_ID.sub(link, text)
+
+    def _link(self, ground: Ground, label: str = "") -> str:
+        cited = self.conversation.cited
+        if ground not in cited:
+            cited.append(ground)
+        return f"[{plain(label or ground.name)}](#{LINK}{cited.index(ground)}-{ground.kind})"
+
+
+def _put(view: View, event: TableReady | FigureReady, *, after: Sequence[str] = ()) -> View:
+    """The view with a table or figure in front, behind those it comes `after`."""
+    match event:
+        case TableReady(name, table, evidence):
+            tables = _newest_first(name, fit_table(table), view.tables, after=after)
+            return replace(view, tables=tables, evidence={**view.evidence, ("tables", name): evidence})
+        case FigureReady(name, figure, evidence):
+            figures = _newest_first(name, fit_page(figure), view.figures)
+            return replace(view, figures=figures, evidence={**view.evidence, ("figures", name): evidence})
 
 
 def _send(conversation: Conversation, question: str) -> Iterator[Event]:

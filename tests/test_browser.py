@@ -163,6 +163,11 @@ class Visit:
         chooser = wait_for(lambda: self.browser.find_elements(By.CSS_SELECTOR, "#ic-upload input[type=file]"), "upload")
         return self.after(lambda: chooser[0].send_keys(str(path)))
 
+    def choose(self, option: str) -> None:
+        """Take one of the options that are open."""
+        shown = wait_for(lambda: [e for e in self.find("ul[role=listbox] li") if e.text == option], option)
+        shown[0].click()
+
     def download(self, button: str, pattern: str) -> Path:
         self.click(button)
         found = wait_for(lambda: list(self.downloads.glob(pattern)), f"{pattern} to be downloaded")
@@ -253,6 +258,35 @@ def test_an_example_is_one_click_and_a_new_chat_forgets_it(visit: Visit) -> None
     assert "types" in visit.text("#ic-suggestions button")
     visit.click("#ic-clear")
     wait_for(lambda: visit.answers() == 0 and "No cells yet" in visit.text("#ic-card"), "an empty page")
+
+
+def test_two_files_keep_their_results_and_answers_link_to_them(visit: Visit, islets: Path, tmp_path: Path) -> None:
+    visit.upload(islets)
+    assert not visit.find("#ic-files"), "one file needs no picker"
+    visit.ask("What are these cells?")
+    links = {link.text: link.get_attribute("href").split("#")[1] for link in visit.find("#ic-chat [data-testid=bot] a")}
+    assert {"cell types", "map"} <= set(links)
+    visit.click(f"#ic-chat a[href$='{links['markers']}']")
+    wait_for(lambda: "gene" in visit.text("#ic-table th").lower(), "the table of markers")
+
+    other = tmp_path / "others.h5ad"
+    anndata.read_h5ad(demo_path("pbmc"))[:60].copy().write_h5ad(other)
+    visit.upload(other)
+    assert "others.h5ad" in visit.text("#ic-card") and not visit.find("#ic-map"), "the other file has no results yet"
+    visit.click(f"#ic-chat a[href$='{links['cell types']}']")
+    wait_for(lambda: "my_islets.h5ad" in visit.text("#ic-table-name"), "the table of the other file")
+    visit.shot("evidence_of_another_file")
+
+    visit.click("#ic-file input")
+    visit.after(lambda: visit.choose("my_islets.h5ad"))
+    assert "my_islets.h5ad" in visit.text("#ic-card") and visit.find("#ic-figure .js-plotly-plot")
+    assert visit.download("#ic-get-table", "*.csv").read_text().startswith("cell_type,")
+    page = visit.download("#ic-get-conversation", "*.html").read_text()
+    assert "What are these cells?" in page and page.count("Plotly.newPlot(") == 2
+    assert "box.open(" in visit.download("#ic-get-script", "*.py").read_text()
+    visit.after(lambda: visit.click("#ic-close"))
+    assert "others.h5ad" in visit.text("#ic-card") and not visit.find("#ic-files") and not visit.find("#ic-map")
+    assert visit.hosts() <= {"127.0.0.1"}
 
 
 def test_what_is_typed_stays_text(visit: Visit) -> None:

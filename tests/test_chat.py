@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,13 +27,14 @@ from typer.testing import CliRunner
 
 from chat_ui import handlers
 from chat_ui.card import dataset_card, status_line
-from chat_ui.command import AddressError, check_address, free_port, wake_up
+from chat_ui.command import AddressError, check_address, free_port, read_users, tools_over_http, wake_up
 from chat_ui.handlers import Conversation, View
 from chat_ui.plots import fit_page, has_cells, short_name
 from instructcell import pl
 from instructcell.answers import titled
 from instructcell.errors import InstructCellError, ReadError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
+from instructcell.grounds import Ground
 
 TYPES = np.array(["type B pancreatic cell", "pancreatic A cell", "pancreatic D cell"])
 
@@ -99,6 +101,25 @@ class FakeSession:
         self.latest, self.name = None, name
         yield TableReady("dataset", pd.DataFrame({"property": ["cells"]}))
         yield TextDelta(f"I read **{self.adata.n_obs} cells**.")
+
+    def grounds(self, evidence: str) -> tuple[Ground, ...]:
+        names = [("table", "Cell types"), ("table", "Markers"), ("figure", "Map")]
+        return tuple(Ground(evidence, *name) for name in names) if evidence in self.evidence else ()
+
+    def reveal(self, ground: Ground) -> Event:
+        if ground.evidence not in self.evidence:
+            raise InstructCellError("it was taken back")
+        return TableReady(ground.name, pd.DataFrame({"shown": [ground.name]}), ground.evidence)
+
+    def export(self, what: str) -> Path:
+        if not self.opened:
+            raise InstructCellError(f"there is no {what} yet")
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / f"{what}.html"
+        path.write_text(what)
+        return path
+
+    def file_of(self, evidence: str) -> str:
+        return next(iter(self.opened))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -330,7 +351,7 @@ def test_several_files_of_cells_stay_several_files(conversation: Conversation, t
         path.write_text("1")
     folder, *others = handlers.gather(conversation, paths)
     assert folder.name == "matrix.mtx.gz and 2 more" and [path.name for path in others] == ["a.h5ad", "b.csv"]
-    assert handlers.gather(conversation, others) == others
+    assert [path.name for path in handlers.gather(conversation, others)] == ["a.h5ad", "b.csv"]
 
 
 def test_each_file_shows_its_own_results(conversation: Conversation, islet_file: Path) -> None:
@@ -342,6 +363,45 @@ def test_each_file_shows_its_own_results(conversation: Conversation, islet_file:
     assert back.file == "one.h5ad" and "one.h5ad" in back.card and back.figures == first.figures
     assert list(back.tables) == list(first.tables) and said(back) == "We talk about one.h5ad."
     assert last(handlers.use(conversation, "one.h5ad")).messages == back.messages
+
+
+def test_an_answer_links_to_the_tables_and_figures_behind_it(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file, "one.h5ad"))
+    answer = said(last(handlers.ask(conversation, "What are these cells?")))
+    links = re.findall(r"\[(.*?)\]\(#ic-ground-(\d+)-(\w+)\)", answer)
+    assert links == [("Cell types", "0", "table"), ("Markers", "1", "table"), ("Map", "2", "figure")]
+    view = handlers.show(conversation, 1)
+    assert next(iter(view.tables)) == "Markers" and list(next(iter(view.tables.values()))["shown"]) == ["Markers"]
+    assert view.messages[-1]["content"] == answer and conversation.view is view
+    last(handlers.load(conversation, islet_file, "two.h5ad"))
+    assert next(iter(handlers.show(conversation, 0).tables)) == "Cell types (one.h5ad)"
+    last(handlers.ask(conversation, "undo"))
+    after = handlers.show(conversation, 0)
+    assert "It was taken back" in after.status and not after.busy
+    assert handlers.show(conversation, 99) is after
+
+
+def test_tables_and_the_conversation_are_written_when_they_are_wanted(
+    conversation: Conversation, islet_file: Path
+) -> None:
+    assert handlers.fetch(conversation, "conversation") is None
+    assert "There is no conversation yet" in conversation.view.status
+    last(handlers.load(conversation, islet_file))
+    last(handlers.ask(conversation, "What are these cells?"))
+    path = handlers.fetch(conversation, "conversation")
+    assert path is not None and path.read_text() == "conversation" and path.is_relative_to(conversation.folder)
+    table = handlers.fetch(conversation, "table", "Cell types")
+    assert table is not None and table.name == "Cell_types.csv"
+    assert list(pd.read_csv(table)) == ["shown"]  # the whole table, as the session has it
+    assert handlers.fetch(conversation, "table", "no such table") is None
+
+
+def test_the_ids_a_chat_model_writes_become_links(conversation: Conversation, islet_file: Path) -> None:
+    last(handlers.load(conversation, islet_file))
+    last(handlers.ask(conversation, "What are these cells?"))
+    answer = handlers.Answer(conversation, (), [("Mostly B [r1], not [r7] or [x](http://x.org).", "")])
+    shown = answer.cite().messages[-1]["content"]
+    assert "Mostly B [r1](#ic-ground-0-table), not &#91;r7&#93;" in shown and "[x]" not in shown
 
 
 def test_a_closed_file_leaves_the_page(conversation: Conversation, islet_file: Path) -> None:
@@ -365,7 +425,7 @@ def test_an_upload_lies_in_the_folder_of_its_conversation_and_goes_with_it(tmp_p
     one, two = (handlers.open_conversation(FakeSession) for _ in range(2))
     for conversation in (one, two):
         for upload in uploads:
-            path = handlers.gather(conversation, [upload])
+            (path,) = handlers.gather(conversation, [upload])
             assert path.is_relative_to(conversation.folder) and path.read_text() == upload.read_text()
     one.close()
     # the young one may just have been sent by another visitor
@@ -624,6 +684,103 @@ def test_the_command_ends_with_2_and_one_message(taken_port: int, arguments: lis
 
     result = CliRunner().invoke(app, ["chat", *(part.format(port=taken_port) for part in arguments)])
     assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("auth", "users"),
+    [("ana:s3cret", [("ana", "s3cret")]), ("ana:a:b", [("ana", "a:b")])],
+)
+def test_users_are_read_as_name_and_password(auth: str, users: list[tuple[str, str]]) -> None:
+    assert read_users(auth) == users
+
+
+def test_users_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("# ours\nana:one\n\nben:two\n")
+    assert read_users(f"@{tmp_path / 'users'}") == [("ana", "one"), ("ben", "two")]
+
+
+@pytest.mark.parametrize("auth", ["s3cret", ":s3cret", "s3cret:", "@nowhere"])
+def test_a_password_is_never_repeated_in_an_error(auth: str) -> None:
+    with pytest.raises(InstructCellError, match="--auth") as refused:
+        read_users(auth)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_tools_for_everybody_on_the_network_are_refused() -> None:
+    with pytest.raises(InstructCellError, match="add --auth"):
+        tools_over_http(Future(), Path("."), "0.0.0.0", [])
+
+
+def test_the_page_says_who_words_the_answers(islet_file: Path) -> None:
+    from chat_ui.app import build_page
+
+    page = build_page(FakeSession, [], speaker="<b>openai:gpt</b>")
+    shown = str(page.get_config_file())
+    page.close(verbose=False)
+    assert "&lt;b&gt;openai:gpt&lt;/b&gt; words the answers" in shown and "on this machine; " in shown
+
+
+def test_sessions_of_the_page_speak_through_the_chat_model(tiny_checkpoint: Path) -> None:
+    from instructcell.interop.agent import AgentSession
+
+    waiting: Future[Any] = Future()
+    wake_up(str(tiny_checkpoint), waiting, "http://127.0.0.1:9/v1#made-up")
+    session = waiting.result(timeout=60)(None)
+    assert isinstance(session, AgentSession) and session.llm_name == "http://127.0.0.1:9/v1#made-up"
+    said = "".join(event.text for event in session.send("help") if isinstance(event, TextDelta))
+    assert "the built-in session answers" in said and "Drugs I know" in said
+
+
+def test_assistants_call_the_tools_beside_the_page(
+    tiny_checkpoint: Path, synthetic_adata: AnnData, tmp_path: Path
+) -> None:
+    httpx = pytest.importorskip("httpx2")
+    mcp = pytest.importorskip("mcp")
+    streamable = pytest.importorskip("mcp.client.streamable_http").streamable_http_client
+    from chat_ui.app import build_page, mounted
+
+    (tmp_path / "cells").mkdir()
+    synthetic_adata.write_h5ad(tmp_path / "cells" / "cells.h5ad")
+    cells().write_h5ad(tmp_path / "outside.h5ad")
+    ready: Future[Any] = Future()
+    wake_up(str(tiny_checkpoint), ready)
+    beside = tools_over_http(ready, tmp_path / "cells", "127.0.0.1", [("ana", "s3cret")])
+    page = build_page(lambda folder: ready.result(timeout=60)(folder), [])
+    application = gradio_app(page, mounted(beside))
+    address = "http://127.0.0.1:7860"
+
+    def client(auth: tuple[str, str] | None) -> Any:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(application), base_url=address, auth=auth, timeout=None
+        )
+
+    async def use() -> tuple[Any, ...]:
+        async with application.router.lifespan_context(application):
+            codes = []
+            for auth in (None, ("ana", "wrong")):
+                async with client(auth) as http:
+                    codes.append((await http.post("/mcp", json={})).status_code)
+            async with client(("ana", "s3cret")) as http, mcp.Client(
+                streamable(f"{address}/mcp", http_client=http)
+            ) as assistant:
+                names = [tool.name for tool in (await assistant.list_tools()).tools]
+                opened = await assistant.call_tool("open_file", {"path": "cells.h5ad"})
+                refused = await assistant.call_tool("open_file", {"path": "../outside.h5ad"})
+                return codes, names, opened, refused, await assistant.call_tool("describe", {})
+
+    codes, names, opened, refused, described = anyio.run(use)
+    page.close(verbose=False)
+    assert codes == [401, 401] and {"open_file", "annotate", "close_file"} <= set(names)
+    assert not opened.is_error and described.structured_content["facts"]["n_cells"] == synthetic_adata.n_obs
+    assert refused.is_error and "outside the folder" in refused.content[0].text
+
+
+def gradio_app(page: Any, more: dict[str, Any]) -> Any:
+    """The page's application as it is served, without a server."""
+    from gradio.routes import App
+
+    page.config = page.get_config_file()
+    return App.create_app(page, app_kwargs=more)
 
 
 def test_a_missing_file_is_said_before_the_page_starts(tmp_path: Path) -> None:
