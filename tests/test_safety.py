@@ -324,7 +324,7 @@ def test_with_an_account_nobody_else_comes_in_and_no_log_holds_the_password(
     checkpoint = load_checkpoint(tiny_checkpoint)
     built = page_app.build_page(lambda folder: Session(checkpoint=checkpoint, folder=folder), [])
     address = page_app.serve(
-        built, host="127.0.0.1", port=free_port("127.0.0.1", 19860), auth=("biologist", "hunter2:x")
+        built, host="127.0.0.1", port=free_port("127.0.0.1", 19860), users=[("biologist", "hunter2:x")]
     )
     try:
         assert httpx.get(f"{address}config", trust_env=False, timeout=WAIT).status_code == 401
@@ -332,7 +332,7 @@ def test_with_an_account_nobody_else_comes_in_and_no_log_holds_the_password(
         assert httpx.post(f"{address}gradio_api/call/ask", json=body, trust_env=False, timeout=WAIT).status_code == 401
         with pytest.raises((ValueError, httpx.HTTPError, gradio_client.exceptions.AuthenticationError)):
             client_of(address, auth=("biologist", "wrong"))
-        client = client_of(address, auth=("biologist", "hunter2:x"))
+        client = client_of(address, users=[("biologist", "hunter2:x")])
         assert "MS4A1" in client.predict("What marks a B cell?", api_name="/ask")["answer"]
     finally:
         built.close(verbose=False)
