@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from html import escape
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio import http_server
+from gradio.exceptions import ServerFailedToStartError
 from starlette.routing import Route
 
 from chat_ui import handlers
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from instructcell.session import Session
 
 TITLE = "InstructCell"
+START_SECONDS = 120  # that the server may take to start
 SESSION_SECONDS = 6 * 3600  # a visitor's cells are forgotten after this long without a question
 CLEAN_UP_SECONDS = (600, SESSION_SECONDS)  # how often, and from which age on, uploaded files are deleted
 PARALLEL_ANSWERS = 32  # of a kind; more wait in a line, and those that are let in share the cores (`Turnstile`)
@@ -371,6 +376,20 @@ def demo_examples() -> list[Example]:
     return [Example(label, demo_path(name)) for label, name in DEMO.items()]
 
 
+class PatientServer(http_server.Server):
+    """Gradio's server, with the time to start that a busy machine needs; Gradio itself gives up after 5 s."""
+
+    def run_in_thread(self) -> None:
+        """Return once the server answers; a ServerFailedToStartError when it ended instead, or takes too long."""
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+        latest = time.monotonic() + START_SECONDS
+        while not self.started:
+            self.thread.join(0.01)
+            if not self.thread.is_alive() or time.monotonic() > latest:
+                raise ServerFailedToStartError("the server did not start; the port may be taken")
+
+
 def serve(
     page: gr.Blocks,
     *,
@@ -388,6 +407,7 @@ def serve(
     beside
         An application whose routes are answered at the same address.
     """
+    http_server.Server = PatientServer
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is up; no proxy can answer that
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1", host]))
     _, address, _ = page.launch(
