@@ -21,7 +21,7 @@ import yaml
 
 from instructcell.checkpoint import load_checkpoint
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, TableReady
-from instructcell.grounded import unsupported
+from instructcell.grounded import Returned, unsupported
 from instructcell.resources import demo_path
 from instructcell.session import Session, Turn
 
@@ -108,7 +108,7 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
     for kind in _listed(turn.get("gives")):
         found += [] if any(isinstance(event, GIVES[kind]) for event in events) else [f"gives no {kind}"]
     if told.results:
-        claims = unsupported(told.answer, told.results, told.question)
+        claims = unsupported(told.answer, Returned.by(told.results, told.question))
         found += [f"states {claim!r}, which no tool returned" for claim in claims]
     return found
 

@@ -142,17 +142,34 @@ def _broader_text(broader: Sequence[Facts]) -> str:
 
 
 def count_text(result: Result) -> str:
-    """How many of the cells are of the type that was asked about, its subtypes counted."""
+    """How many of the cells are of the type that was asked about, its subtypes counted; in each group, if asked."""
     facts = result.facts
-    asked, n, total = facts["cell_type"], facts["n"], facts["n_cells"]
-    if n == 0:
-        return f"None of the {total:,} cells ({titled(facts['cells'])}) was called {asked}.\n"
-    parts = "" if list(facts["parts"]) == [asked] else f" ({_counted(facts['parts'].items())})"
-    text = (
-        f"{n:,} of {total:,} cells ({percent(facts['share'])}) were called {asked}{parts}; "
-        f"mean confidence {facts['mean_confidence']:.2f}.\n"
-    )
+    asked, n, total, whose = facts["cell_type"], facts["n"], facts["n_cells"], titled(facts["cells"])
+    if not asked:
+        of_all = f" of {facts['n_all']:,}" if facts["n_all"] != total else ""
+        named = _counted(list(facts["parts"].items())[:SHOWN_TYPES])
+        more = " and others in the table" if len(facts["parts"]) > SHOWN_TYPES else ""
+        text = f"**{whose}**: {total:,}{of_all} cells. They were called {named}{more}.\n"
+    elif n == 0:
+        return f"None of the {total:,} cells ({whose}) was called {asked}.\n"
+    else:
+        parts = "" if list(facts["parts"]) == [asked] else f" ({_counted(facts['parts'].items())})"
+        text = (
+            f"{n:,} of {total:,} cells ({percent(facts['share'])}; {whose}) were called {asked}{parts}; "
+            f"mean confidence {facts['mean_confidence']:.2f}.\n"
+        )
+    if facts.get("by"):
+        text += f"\nBy {quoted(_column_name(facts['by']))}:\n\n" + "".join(
+            _group_line(row, asked, facts["by"]) for row in facts["groups"]
+        )
     return text + "".join(f"\n- {note}\n" for note in result.notes)
+
+
+def _group_line(row: Facts, asked: str, by: str) -> str:
+    """One group of a count."""
+    if asked:
+        return f"- {_group_name(by, row['group'])}: {row['n']:,} of {row['cells']:,} cells ({percent(row['share'])})\n"
+    return f"- {_group_name(by, row['group'])}: {row['cells']:,} cells ({row['types']})\n"
 
 
 def explain_text(result: Result) -> str:
@@ -169,22 +186,35 @@ def explain_text(result: Result) -> str:
     lines = [f"{opening}; {chances} (mean over {facts['n_read']:,})."]
     for role, words in (
         ("supports", f"Speak for {label} and against {other}"),
+        ("absent", f"{other[:1].upper()}{other[1:]} has more of, and these cells lack or have little of"),
         ("contradicts", f"Speak for {other}"),
         ("missing", f"Markers of {label} that these cells lack"),
     ):
         genes = facts[role][:SHOWN_GENES]
         if genes:
-            lines.append(f"- {words}: {_shares(genes) if role != 'missing' else ', '.join(g['gene'] for g in genes)}.")
+            bare = ", ".join(gene["gene"] for gene in genes)
+            lines.append(f"- {words}: {bare if role in ('missing', 'absent') else _shares(genes)}.")
     lines += [f"- Markers: {note}" for note in result.notes[1:]]
+    how = (
+        "by attribution through the encoder and checked by leaving each out"
+        if facts["likelihood_ratio"] is None
+        else "by their parts in the log-likelihood ratio of the two reference profiles "
+        f"({facts['likelihood_ratio']:.1f} for {facts['per_counts']:,.0f} counts, above 0 for {label}), "
+        "which add up exactly"
+    )
     lines.append(
-        "\nThe genes were found by attribution through the encoder and checked by leaving each out; the table has "
-        "their effect and the source of each marker."
+        f"\nThe genes were found {how}; the table has them with their attribution, what the odds lose without "
+        "each, and the source of each marker."
     )
     return "\n".join(lines) + "\n"
 
 
 def _shares(genes: Sequence[Facts]) -> str:
-    return ", ".join(f"{gene['gene']} (in {percent(gene['share'], decimals=0)})" for gene in genes)
+    marker = {"label": "; a marker", "both": "; marks both", "runner-up": "; a marker of the other"}
+    return ", ".join(
+        f"{gene['gene']} (in {percent(gene['share'], decimals=0)}{marker.get(gene.get('marks', ''), '')})"
+        for gene in genes
+    )
 
 
 def _counted(items: Any) -> str:
@@ -202,6 +232,9 @@ def _types(rows: Sequence[Facts]) -> str:
 def describe_text(result: Result) -> str:
     """The doctor's report and the columns of the file."""
     columns = [f"- {quoted(column['name'])}: {_values(column)}" for column in result.facts["columns"]]
+    if len(result.facts["files"]) > 1:
+        names = ", ".join(map(titled, result.facts["files"]))
+        columns.append(f"\nLoaded are {names}; this is **{titled(result.facts['file'])}**.")
     listed = "\n\n**Columns of obs**\n\n" + "\n".join(columns) if columns else ""
     others = result.facts["other_files"]
     beside = f"\n\nLoaded beside it: {', '.join(map(quoted, others))}.\n" if others else ""
@@ -279,6 +312,10 @@ def find_text(result: Result) -> str:
 def map_text(result: Result) -> str:
     """What the map is coloured by."""
     facts = result.facts
+    if "n_shown" in facts:
+        return (
+            f"The map of {facts['n_cells']:,} cells, with {titled(facts['cells'])} ({facts['n_shown']:,}) in front.\n"
+        )
     return f"The map of {facts['n_cells']:,} cells, coloured by {quoted(_column_name(facts['coloured_by']))}.\n"
 
 
@@ -302,6 +339,16 @@ def close_file_text(result: Result) -> str:
     return f"{text} No cells are loaded now.\n"
 
 
+def _group_name(column: str, value: str) -> str:
+    """A group as it is told: a bare number says nothing without what it numbers."""
+    name = _column_name(column)
+    return (
+        titled(f"{'cluster' if 'cluster' in name or name == 'leiden' else name} {value}")
+        if value.isdigit()
+        else titled(value)
+    )
+
+
 def _column_name(column: str) -> str:
     return column.removeprefix("instructcell_").replace("_", " ")
 
@@ -323,7 +370,7 @@ def expression_text(result: Result) -> str:
         groups = sorted(groups, key=lambda group: -group["mean"])[:SHOWN_TYPES]
         if len(facts["groups"]) > len(facts["genes"]):
             lines += [
-                f"- {titled(group['group'])}: {group['expressing']:,} of {group['cells']:,} "
+                f"- {_group_name(facts['by'], group['group'])}: {group['expressing']:,} of {group['cells']:,} "
                 f"({percent(group['share_of_cells'])}), mean {group['mean']:.2f}"
                 for group in groups
             ]
@@ -338,6 +385,8 @@ def expression_text(result: Result) -> str:
 def compare_text(result: Result) -> str:
     """The genes that differ most between two groups."""
     facts = result.facts
+    if "each" in facts:
+        return _each_group_text(result)
     first, second = facts["groups"]
     lines = [
         f"**{titled(first['name'])}** ({first['cells']:,} cells) and **{titled(second['name'])}** "
@@ -351,8 +400,70 @@ def compare_text(result: Result) -> str:
         points = [row["cell_type"] for row in facts["types"] if row["higher_in"] == name]
         if points:
             lines.append(f"  - these genes point to {', '.join(points[:2])}")
+    lines += _asked_genes(facts, titled(first["name"]), titled(second["name"]))
     sources = f" Sources: {'; '.join(result.sources)}." if result.sources else ""
     return "\n".join(lines) + f"\n\nThe tables list more genes and what they mean.{sources}\n"
+
+
+def _asked_genes(facts: Facts, first: str, second: str) -> list[str]:
+    """What a comparison says of the genes that were asked about."""
+    lines = [
+        f"- **{row['gene']}**: in {percent(row['share_a'], decimals=0)} of {first} and "
+        f"{percent(row['share_b'], decimals=0)} of {second}; {abs(row['log2_fold_change']):.1f} log2 "
+        f"{'higher' if row['log2_fold_change'] > 0 else 'lower'} in {first}, adjusted p = {row['p_adjusted']:.2g}"
+        f"{'' if row['significant'] else ' (not significant)'}"
+        for row in facts.get("asked", ())
+    ]
+    if facts.get("not_tested"):
+        lines.append(
+            f"- not tested, as too few of these cells have it or the file lacks it: {', '.join(facts['not_tested'])}"
+        )
+    return lines
+
+
+def _each_group_text(result: Result) -> str:
+    """The clearest genes of every group against all the others."""
+    facts = result.facts
+    lines = [
+        f"**Genes that are higher in each group of {quoted(_column_name(facts['by']))} than in all other cells:**\n"
+    ]
+    for row in facts["each"]:
+        told = ", ".join(gene["gene"] for gene in row["genes"][:SHOWN_GENES]) or "none is clearly higher"
+        lines.append(f"- {_group_name(facts['by'], row['group'])} ({row['cells']:,} cells): {told}")
+        lines += [f"  {line}" for line in _asked_genes(row, titled(row["group"]), "all other cells")]
+    if facts["too_small"]:
+        lines.append(
+            f"- too small, or all cells, to be compared: {', '.join(titled(name) for name in facts['too_small'])}"
+        )
+    return "\n".join(lines) + f"\n\n{facts['test']}. The table has fold changes and p-values.\n"
+
+
+def known_drugs_text(result: Result) -> str:
+    """Drugs that can be asked about, their targets, and how well predictions hold."""
+    facts = result.facts
+    if not facts["n"]:
+        return (
+            f"I know no drug or target called {quoted(facts['query'])}, of {facts['n_known']:,} drugs. "
+            f"Ask *which drugs do you know?* for the names.\n"
+        )
+    about = f" for {quoted(facts['query'])}" if facts["query"] else ""
+    lines = [f"**{facts['n']:,} drugs{about}**, of {facts['n_known']:,} that can be asked about:\n"]
+    for row in facts["drugs"]:
+        hold = (
+            "learned from single cells"
+            if row["route"] == "cell"
+            else f"cell-line screens, Spearman {row['held_out_spearman']:.2f} on lines left out"
+        )
+        lines.append(f"- **{row['drug']}** (target {row['target'] or 'not known'}): {hold}")
+    if facts["n"] > len(facts["drugs"]):
+        lines.append("- and others in the table")
+    lines += [f"\n{note}" for note in facts["notes"].values()]
+    rests = (
+        f"\n**How far to trust them.** Learned from single cells: {', '.join(facts['single_cell'])}. The "
+        f"{facts['n_screened']:,} drugs of the screens of cancer cell lines were tested on cell lines that were left "
+        f"out: median Spearman correlation {facts['median_spearman']:.2f} between predicted and measured. {NO_DECISION}"
+    )
+    return "\n".join(lines) + f"\n{rests} Sources: {'; '.join(result.sources)}.\n"
 
 
 def knowledge_text(result: Result) -> str:
@@ -514,11 +625,11 @@ def help_text(result: Result) -> str:
         "" if facts["file"] else "- upload cells (.h5ad, 10x .h5, .csv, .tsv), then ask *Which cell types are these?*\n"
     )
     examples = "".join(f"- *{titled(example)}*\n" for example in facts["examples"])
-    after = "Then go on: *why?*, *and cluster 3?*, *only the unsure ones*, *undo*, *start again*, *export all this*.\n"
+    after = "Then go on: *why?*, *and the others?*, *only the unsure ones*, *undo*, *start again*, *export all this*.\n"
     return (
         f"{about} can ask, in your own words:\n\n{upload}{examples}\n{after if facts['file'] else ''}\n"
         f"I can generate {facts['n_types']} cell types: {'; '.join(facts['types'])}. "
-        f"Drugs I know: {', '.join(facts['drugs'])}.\n"
+        f"Drugs I know: {', '.join(facts['drugs'])}. What I look up is from {', '.join(facts['sources'])}.\n"
     )
 
 
@@ -591,6 +702,7 @@ TEXTS: dict[str, Callable[[Result], str]] = {
     "drug_response": drug_text,
     "rank_drugs": rank_text,
     "compare_drug": compare_drug_text,
+    "known_drugs": known_drugs_text,
     "help": help_text,
     "undo": undo_text,
     "restart": restart_text,

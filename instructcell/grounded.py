@@ -1,106 +1,147 @@
-"""Is every number and name of an answer of ours in the results it rests on?
+"""Nothing is stated that no tool returned: numbers, genes and cell types of a text against what tools gave.
 
-What a foreign model says is judged by the stricter `interop.guard`.
-
-    unsupported("**INS** is expressed by 40 of 60 cells.", results, question="who expresses INS?")
-
-An empty list: nothing is stated that no tool returned. Examples of questions (in *italics*) state nothing.
+One rule for our own answers and for the words of a language model that is not ours: nothing is exempt for how it is
+set, and a number counts as returned only when a returned one rounds to it, as it is or as a percentage. A cell type
+counts as returned with any narrower one that was. The user's words may be repeated.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from instructcell.retrieval.grounding import percent
-from instructcell.retrieval.names import load_name_book
+from instructcell.labels import load_ontology
+from instructcell.retrieval.names import NameBook, load_name_book
 from instructcell.workspace import Result
 
-NUMBER = re.compile(r"(?<![\w.,])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])(?:\s*%)?", re.IGNORECASE)
-EXAMPLE = re.compile(r"(?<!\*)\*(?!\*)[^*\n]+\*(?!\*)")
-MOST_ROWS = 5_000  # of a table that are looked at
-MOST_TEXTS = 300  # different texts of a table's column
+# Not inside a word or a name (CD8, IL-2, r3, 10x, 2-cell), and not the number of a list's item.
+NUMBER = re.compile(r"(?<![\w.,\-–/#:])[-−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w]|[-–][A-Za-z]|\.\d)(\s?%)?")
+ITEM = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
+EVIDENCE = re.compile(r"\[r\d+(?:\s*,\s*r\d+)*\]")
+CL_ID = re.compile(r"\bCL:\d{7}\b")
+MOST_TEXTS = 400  # different texts of a table's column in which names are looked for
 
 
-def unsupported(answer: str, results: Sequence[Result], question: str = "") -> list[str]:
-    """Numbers, genes and cell types that an answer states and that neither the results nor the question hold.
+@dataclass(frozen=True)
+class Returned:
+    """What tools returned: numbers [n] sorted, symbols of genes, Cell Ontology ids."""
 
-    Parameters
-    ----------
-    answer
-        Markdown.
-    results
-        What the tools returned for it.
-    question
-        The user's words: repeating them states nothing new.
+    numbers: np.ndarray
+    genes: frozenset[str]
+    types: frozenset[str]
+
+    @classmethod
+    def by(cls, results: Iterable[Result], *said: str) -> Returned:
+        """All that results hold, and what the user said."""
+        numbers: list[float] = []
+        texts: dict[str, None] = dict.fromkeys(said)
+        for result in results:
+            for value in _values(result):
+                if isinstance(value, str):
+                    texts[value] = None
+                else:
+                    numbers.append(value)
+        book = load_name_book()
+        joined = "\n".join(texts)
+        for text in texts:
+            numbers += [value for _, value, _ in _numbers(text)]
+        genes = {mention.id for mention in book.genes(joined)} | {g for t in texts if (g := _whole_gene(t, book))}
+        types = {mention.id for text in texts for mention in book.cell_types(text)} | set(CL_ID.findall(joined))
+        finite = np.array([number for number in numbers if np.isfinite(number)], dtype=float)
+        return cls(np.unique(finite), frozenset(genes), frozenset(types))
+
+    def has_number(self, value: float, decimals: int, *, percent: bool) -> bool:
+        """Whether a returned number rounds to a stated one."""
+        if not len(self.numbers):
+            return False
+        close = 0.5000001 * 10.0**-decimals
+        for scale in (100.0, 1.0) if percent else (1.0, 100.0):
+            if bool((np.abs(np.abs(self.numbers) * scale - abs(value)) <= close).any()):
+                return True
+        return False
+
+    def has_type(self, id: str) -> bool:
+        """Whether a type, or one below it, was returned."""
+        return id in self.types or any(load_ontology().is_a(known, id) for known in self.types)
+
+
+def unsupported(text: str, returned: Returned) -> tuple[str, ...]:
+    """What a text states that no tool returned: numbers, genes and cell types as they are written.
+
+    Examples
+    --------
+    >>> unsupported("There are 7 cells.", Returned.by([]))
+    ('7',)
     """
-    stated = EXAMPLE.sub(" ", answer)
-    text = f"{question}\n" + "\n".join(_texts(results))
-    return [*_numbers(stated, text, list(_values(results))), *_names(stated, text)]
-
-
-def _numbers(stated: str, text: str, values: Sequence[float]) -> list[str]:
-    known = {match[0].replace(",", "").rstrip("% ").lstrip("+") for match in NUMBER.finditer(text)}
-    missing = []
-    for match in NUMBER.finditer(stated):
-        written = match[0].strip()
-        bare = written.replace(",", "").rstrip("% ").lstrip("+")
-        if bare not in known and not any(_shows(bare, value, percentage="%" in written) for value in values):
-            missing.append(written)
-    return missing
-
-
-def _shows(written: str, value: float, *, percentage: bool) -> bool:
-    """Whether a number as it is written is a value, rounded to as many digits."""
-    decimals = len(written.partition(".")[2]) if "e" not in written.lower() else 0
-    if percentage:
-        return f"{100 * value:.{decimals}f}" == written or percent(value, decimals=decimals).split()[0] == written
-    if "e" in written.lower():
-        return math.isclose(float(written), value, rel_tol=0.06)
-    return written in {f"{value:.{decimals}f}", f"{abs(value):.{decimals}f}", f"{value:.2g}"}
-
-
-def _names(stated: str, text: str) -> list[str]:
-    """Genes and cell types that are stated and not in the text."""
+    plain_text = EVIDENCE.sub(" ", ITEM.sub(" ", text.replace("*", "").replace("`", "")))
     book = load_name_book()
-    low = text.lower()
-    genes, types = {mention.id for mention in book.genes(text)}, {mention.id for mention in book.cell_types(text)}
-    found = [mention.written for mention in book.genes(stated) if mention.id not in genes]
-    found += [mention.written for mention in book.cell_types(stated) if mention.id not in types]
-    return [name for name in found if name.lower() not in low and any(map(str.isalpha, name))]
+    found = [
+        written
+        for written, value, decimals in _numbers(plain_text)
+        if not returned.has_number(value, decimals, percent=written.endswith("%"))
+    ]
+    found += [mention.written for mention in book.genes(plain_text) if mention.id not in returned.genes]
+    found += [mention.written for mention in book.cell_types(plain_text) if not returned.has_type(mention.id)]
+    return tuple(dict.fromkeys(found))
 
 
-def _texts(results: Iterable[Result]) -> Iterator[str]:
-    for result in results:
-        yield json.dumps(result.facts, ensure_ascii=False, default=str)
-        yield from result.notes
-        yield from result.sources
-        for table in result.tables.values():
-            for name in table.columns:
-                if not pd.api.types.is_numeric_dtype(table[name]):
-                    yield "\n".join(map(str, table[name].astype(str).unique()[:MOST_TEXTS]))
+def _numbers(text: str) -> Iterator[tuple[str, float, int]]:
+    """Each number as written, its value and its decimals."""
+    for match in NUMBER.finditer(text):
+        written = match.group(0).strip()
+        digits = written.rstrip("% ").replace(",", "").replace("−", "-")
+        try:
+            value = float(digits)
+        except ValueError:
+            continue
+        mantissa, _, exponent = digits.lower().partition("e")
+        decimals = len(mantissa.partition(".")[2]) - int(exponent or 0)
+        yield written, value, decimals
 
 
-def _values(results: Iterable[Result]) -> Iterator[float]:
-    for result in results:
-        yield from _floats(result.facts)
-        for table in result.tables.values():
-            for name in table.columns:
-                if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name]):
-                    yield from table[name].head(MOST_ROWS).dropna().astype(float)
-
-
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, Mapping):
-        for one in value.values():
-            yield from _floats(one)
-    elif isinstance(value, (list, tuple)):
+def _values(value: Any) -> Iterator[float | str]:
+    """Every number and text inside a result."""
+    if isinstance(value, Result):
+        for part in (value.facts, value.tables, value.notes, value.sources, value.arguments):
+            yield from _values(part)
+        if value.cells is not None:
+            yield from (float(value.cells.n_obs), float(value.cells.n_vars))
+    elif isinstance(value, dict) or hasattr(value, "items") and not isinstance(value, (pd.Series, pd.DataFrame)):
+        for key, one in value.items():
+            yield str(key)
+            yield from _values(one)
+    elif isinstance(value, pd.DataFrame):
+        yield float(len(value))
+        for name in value.columns:
+            yield str(name)
+            yield from _column(value[name])
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield float(len(value))
         for one in value:
-            yield from _floats(one)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield from _values(one)
+    elif isinstance(value, (bool, np.bool_)) or value is None:
+        return
+    elif isinstance(value, (int, float, np.number)):
         yield float(value)
+    elif isinstance(value, str):
+        yield value
+
+
+def _column(values: pd.Series) -> Iterator[float | str]:
+    if pd.api.types.is_bool_dtype(values):
+        yield from (float(values.sum()), float((~values).sum()))
+    elif pd.api.types.is_numeric_dtype(values):
+        yield from (float(value) for value in values.dropna().unique())
+    else:
+        for value in pd.unique(values.dropna().astype(str))[:MOST_TEXTS]:
+            yield str(value)
+
+
+def _whole_gene(text: str, book: NameBook) -> str | None:
+    """The gene that a whole short text names, in whatever case a table writes it."""
+    return book.gene(text) if len(text) <= 20 and " " not in text else None

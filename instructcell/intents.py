@@ -1,302 +1,86 @@
 """What a sentence asks for: the intent by meaning, the slots by what the data and the resources know.
 
-The intent is the vote of the nearest exemplars in the sentence encoder's space and of a logistic regression on them:
-those of `resources/intents.tsv`, written by hand, and of `resources/requests.tsv`, rendered by the phrasing grammar of
-training (`python -m train.requests`), without the phrasings that are kept for evaluation. Slots (cell type, drug, gene,
-numbers, which cells) are found in the words. When neither settles what is meant, the request says
+The intent is the vote of the nearest exemplars (`router`), unless words of command, or the request before, settle it;
+slots (`mentions`, `pointing`, `slots`) are found in the words. When neither settles what is meant, the request says
 what it wavers between and the session asks back.
-
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache, partial
 
-import numpy as np
 import pandas as pd
-from rapidfuzz import fuzz, process
 
-from instructcell import slots
-from instructcell.drugs import DrugMention, DrugSet
-from instructcell.errors import ResourceError
-from instructcell.labels import Label, LabelSet, load_ontology
-from instructcell.resources import RESOURCES
-from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
+from instructcell import sentences, slots
+from instructcell.drugs import DrugSet
+from instructcell.following import continued, standing_alone
+from instructcell.labels import LabelSet
+from instructcell.mentions import (
+    FILLERS,
+    ask_for_unknown,
+    drug_by_place,
+    find_cell_type,
+    find_choices,
+    find_drugs,
+    find_genes,
+    find_numbers,
+    find_species,
+    find_tissue,
+    gene_of_cells,
+    generic,
+    named_types,
+    title_of,
+    type_name,
+    unknown_gene,
+    unknown_type,
+    without,
+    written_type,
+)
+from instructcell.pointing import beyond, find_selection, mentioned_values
+from instructcell.requests import (
+    ANNOTATE,
+    CLUSTER,
+    COMPARE,
+    COMPARE_DRUG,
+    COUNT,
+    DESCRIBE,
+    DOWNLOAD,
+    DRUG,
+    DRUG_FACTS,
+    EXPLAIN,
+    EXPRESSION,
+    FIND,
+    GENE,
+    GENERATE,
+    HELP,
+    MAP,
+    MARKERS,
+    OUT_OF_SCOPE,
+    QUALITY,
+    RANK,
+    REAL,
+    RESTART,
+    SELECT,
+    SMALL_TALK,
+    SUBSET,
+    UNDO,
+    Request,
+    Topic,
+)
 from instructcell.retrieval.names import Mention, load_name_book
-from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256
-from instructcell.toolbox.arguments import ALL, Cells
-from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
+from instructcell.router import Router
+from instructcell.toolbox.arguments import ALL, EITHER, Cells
 from instructcell.toolbox.data import groupings
 
-ANNOTATE, SUBSET, GENERATE, DRUG = "annotate", "annotate_subset", "generate", "drug"
-MARKERS, GENE, DESCRIBE, DOWNLOAD = "markers", "gene", "describe", "download"
-HELP, SMALL_TALK, OUT_OF_SCOPE = "help", "small_talk", "out_of_scope"
-QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION = "quality", "cluster", "explain", "find", "expression"
-COMPARE, REAL, RANK, COMPARE_DRUG = "compare", "compare_real", "rank_drugs", "compare_drug"
-SELECT, MAP, UNDO, RESTART = "select", "map", "undo", "restart"
-INTENTS = (
-    ANNOTATE, SUBSET, GENERATE, DRUG, MARKERS, GENE, DESCRIBE, DOWNLOAD, HELP, SMALL_TALK, OUT_OF_SCOPE,
-    QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION, COMPARE, REAL, RANK, COMPARE_DRUG, SELECT, MAP, UNDO, RESTART,
-)  # fmt: skip
-ABOUT_CELLS = (ANNOTATE, SUBSET, DRUG, QUALITY, EXPLAIN, FIND, EXPRESSION, RANK, COMPARE_DRUG, COMPARE, SELECT)
-
-VECTORS = RESOURCES / "index" / "intents.npz"
-REQUESTS = "requests.tsv"
-NEIGHBOURS = 8  # exemplars that vote
-SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
-FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
-SPELLED = 75  # rapidfuzz ratio from which an unknown word is a known one with a typing error
-REGULARISATION = 30.0  # C of the logistic regression
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
-
-NUMBER_WORDS = {
-    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-    "dozen": 12, "fifteen": 15, "sixteen": 16, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
-    "eighty": 80, "hundred": 100, "thousand": 1000,
-}  # fmt: skip
-DEPTH_WORDS = r"(?:counts?|umis?|reads?|transcripts|molecules)"
-SPECIES_WORDS = {
-    "human": "human",
-    "homo sapiens": "human",
-    "mouse": "mouse",
-    "murine": "mouse",
-    "mus musculus": "mouse",
-}
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
-WHAT_IS = r"(?:(?:what(?:'s|\s+is|\s+are)|define|explain|tell me about)\s+)?(?:(?:an?|the)\s+)?"
-FOLLOW_UP = re.compile(r"^\s*(and|what about|how about|now|also|then|same|or|but|again)\b", re.IGNORECASE)
-PLACE = re.compile(r"^\s*(?:in|on|of|for|among|within)\b", re.IGNORECASE)  # "in the alpha cells?"
-# Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
-TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
-# What stands before a value that points at cells, and behind it.
-POINTS_BEFORE = (
-    r"(?:in|from|of|for|on|only|just|where|within|among|inside|about)\s+(?:(?:the|all|my|our|those|only|group)\s+)*"
+WHAT_IS = (
+    r"(?:(?:what(?:'s|\s+is|\s+are)(?:\s+(?:exactly|actually))?|what\s+exactly\s+(?:is|are)|define|explain"
+    r"|tell me about)\s+)?(?:(?:an?|the)\s+)?"
 )
-POINTS_BEHIND = r"\s+(?:cells?|samples?|group|condition|donors?|patients?|only)\b"
-# A question how many there are, or whether there are any, is about all types: no choice among those it names.
-COUNTING = re.compile(
-    r"\b(?:how\s+(?:many|much)|fraction|share|proportions?|percent\w*|number|count|(?:are|is)\s+there|any"
-    r"|(?:have|contain|find|see)s?)\b",
-    re.IGNORECASE,
-)
-BETWEEN_CHOICES = re.compile(
-    r"\s*(?:[,;/]|\b(?:or|and|vs|versus)\b\.?)(?:\s*(?:or|and|an?|the|rather)\b)*\s*", re.IGNORECASE
-)
-# Where a drug of any name stands beside one that is known, or alone: "gefitinib or aspirin", "would aspirin work".
-ANY_NAME = r"([A-Za-z][\w-]{3,})"
-DRUG_BEFORE = re.compile(rf"(?<![\w-]){ANY_NAME}\s*(?:\b(?:or|and|vs\.?|versus|plus)\b|[+/])\s*$", re.IGNORECASE)
-DRUG_BEHIND = re.compile(
-    rf"\s*(?:\b(?:or|vs\.?|versus|than|plus|as\s+well\s+as|compared\s+(?:to|with)|instead\s+of)\b|[+/])\s*{ANY_NAME}"
-    rf"|\s*\band\s+{ANY_NAME}(?=\s*(?:$|[?.!,;]|(?:work|kill|help|on|in|for|together|combined)\b))",
-    re.IGNORECASE,
-)
-DRUG_ACTS = re.compile(
-    rf"\b(?:would|does|will|can|could)\s+{ANY_NAME}\s+(?:work|kill|help|act|affect|be)\b", re.IGNORECASE
-)
-DRUG_LAST = re.compile(
-    rf"\b(?:to|about|with|by|on|against|than)\s+{ANY_NAME}(?:\s+treatment)?\s*[?.!]*\s*$", re.IGNORECASE
-)
-# Words that neither begin nor end a name.
-FILLERS = frozenset(
-    """
-    a about again all also am an and answer any are as ask at be been best both by call called can cell cells
-    cluster come count counts data dataset did do does download draw drug drugs each else expect export few file find
-    first for from gene generate genes get give group groups had has have help her here him how i if in inside into
-    is it its kind last like list look lot make many mark marker markers marks may me mean more most much my name
-    need neither new next no not now of ok on one only or other others our out over people please possible predict
-    pseudo random real resistant respond response sample samples save see sensitive show simulate single some something
-    sort state such synthetic table take talk tell than that the their them then there these they thing think this
-    those to too treat treated treatment try type types up us use very want was we well were what when where which
-    who why will with work would write yes you your
-    """.split()  # noqa: SIM905 - a list of words reads best as text
-)
-Spans = Sequence[tuple[int, int]]  # first character and the one after the last
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Cells that a sentence points at: their positions, how to call them, and the same as a tool takes it."""
-
-    rows: np.ndarray
-    name: str
-    cells: Cells = ALL
-
-
-Found = tuple[Selection, tuple[int, int]]  # and where the words stand that say so
-
-
-@dataclass(frozen=True)
-class Request:
-    """An understood sentence; slots that it does not fill are None.
-
-    `wavers` holds the second intent when the first is not clear; `unknown_type` what was named but is not known;
-    `drugs` every drug that was named, known or not; `labels` the cell types to choose among, when there are several.
-    """
-
-    text: str
-    intent: str
-    wavers: str | None = None
-    cell_type: Label | None = None
-    unknown_type: str | None = None
-    labels: tuple[str, ...] = ()
-    drugs: tuple[DrugMention, ...] = ()
-    gene: str | None = None
-    n: int | None = None
-    library_size: float | None = None
-    seed: int | None = None
-    species: str | None = None
-    tissue: str | None = None
-    selection: Selection | None = None
-    type_name: str = ""  # of the checkpoint, else of the ontology
-    genes: tuple[str, ...] = ()
-    cells: Cells | None = None  # what the sentence says of which cells, types aside
-    groups: tuple[Cells, ...] = ()  # two groups to compare
-    points_back: bool = False  # "them", "those": the cells that were talked about
-    points_here: bool = False  # "these": the chosen cells, else all
-    like: bool = False  # "like these"
-    on_map: bool = False
-    why_not: str = ""
-    column: str = ""  # a column of obs to group or colour by
-    file: str = ""
-
-
-class Router:
-    """Intent recognition by exemplars.
-
-    Parameters
-    ----------
-    encoder
-        Texts -> unit vectors.
-    exemplars
-        (intent, text) pairs.
-    vectors
-        Of the exemplars [E, D], to spare the encoding.
-    n_spelled
-        So many of the first exemplars are spelled rightly; all by default.
-    weights
-        Of the regression, a row of D weights and an intercept for each intent in alphabetical order [I, D + 1], to
-        spare the fit.
-    """
-
-    def __init__(
-        self,
-        encoder: SentenceEncoder,
-        exemplars: Sequence[tuple[str, str]],
-        vectors: np.ndarray | None = None,
-        n_spelled: int | None = None,
-        weights: np.ndarray | None = None,
-    ) -> None:
-        self.encoder = encoder
-        self.intents = np.asarray([intent for intent, _ in exemplars])
-        self.texts = [text for _, text in exemplars][:n_spelled]
-        self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
-        self.weights = self.fit() if weights is None else weights
-
-    def fit(self) -> np.ndarray:
-        """Weights of a logistic regression that weighs the intents alike, however many exemplars they have."""
-        from sklearn.linear_model import LogisticRegression
-
-        regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
-        regression.fit(self.vectors, self.intents)
-        coefficients, intercepts = regression.coef_, regression.intercept_
-        if len(coefficients) == 1:  # of two intents only the second one's are kept
-            coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercepts / 2
-        return np.column_stack([coefficients, intercepts]).astype(np.float32)
-
-    def chances(self, vector: np.ndarray) -> pd.Series:
-        """What the regression makes of a sentence's vector [D]: a probability per intent."""
-        scores = self.weights[:, :-1] @ vector + self.weights[:, -1]
-        raised = np.exp(scores - scores.max())
-        return pd.Series(raised / raised.sum(), np.unique(self.intents))
-
-    def spelled(self, text: str) -> str:
-        """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
-        return re.sub(r"[A-Za-z]{3,}", lambda match: self._known_word(match[0]), text)
-
-    def _known_word(self, word: str) -> str:
-        low = word.lower()
-        if low in self._vocabulary or word.isupper():
-            return word
-        near = process.extractOne(low, self._common, scorer=fuzz.ratio, score_cutoff=SPELLED)
-        return word if near is None else near[0]
-
-    @cached_property
-    def _vocabulary(self) -> Counter[str]:
-        """Words of the exemplars with how often they occur."""
-        return Counter(re.findall(r"[a-z]+", " ".join(self.texts).lower()))
-
-    @cached_property
-    def _common(self) -> list[str]:
-        """Words that occur more than once: a typing error in an exemplar is none of them."""
-        return [word for word, n in self._vocabulary.most_common() if n > 1 and len(word) > 2]
-
-    def votes(self, text: str) -> list[tuple[str, float]]:
-        """Intents with their share of the vote, the strongest first."""
-        vector = self.encoder.encode([text])[0]  # [D]
-        similarity = self.vectors @ vector  # [E]
-        nearest = np.argsort(-similarity)[:NEIGHBOURS]
-        if similarity[nearest[0]] < FAR:
-            return [(OUT_OF_SCOPE, 1.0)]
-        weights = np.exp((similarity[nearest] - similarity[nearest[0]]) / SHARPNESS)
-        votes = pd.Series(weights).groupby(self.intents[nearest]).sum()
-        shares = (votes / votes.sum()).add(self.chances(vector), fill_value=0.0).sort_values(ascending=False) / 2
-        return [(str(intent), float(share)) for intent, share in shares.items()]
-
-
-@lru_cache(maxsize=1)
-def load_router() -> Router:
-    """The router over the shipped exemplars; loaded once per process."""
-    written, exemplars = len(read_exemplars()), all_exemplars()
-    vectors, weights = read_vectors(exemplars)
-    return Router(load_sentence_encoder(), exemplars, vectors, written, weights)
-
-
-def all_exemplars() -> list[tuple[str, str]]:
-    """(intent, text) pairs: those written by hand, then those of the phrasing grammar."""
-    return [*read_exemplars(), *read_exemplars(REQUESTS)]
-
-
-def read_exemplars(name: str = "intents.tsv") -> list[tuple[str, str]]:
-    """(intent, text) pairs of a table of the resources."""
-    try:
-        with (RESOURCES / name).open(encoding="utf-8", newline="") as file:
-            rows = [(row["intent"], row["text"]) for row in csv.DictReader(file, delimiter="\t")]
-    except FileNotFoundError as error:
-        raise ResourceError(f"{name} is missing from instructcell/resources; install InstructCell again") from error
-    strange = sorted({intent for intent, _ in rows} - set(INTENTS))
-    if strange:
-        raise ResourceError(f"{name} names unknown intents: {', '.join(strange)}; expected {', '.join(INTENTS)}")
-    return rows
-
-
-def read_vectors(exemplars: Sequence[tuple[str, str]]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The exemplars' vectors [E, D] and the regression's weights, or None where they were made from other texts."""
-    if not VECTORS.is_file():
-        return None, None
-    with np.load(VECTORS, allow_pickle=False) as saved:
-        if str(saved["texts"]) != _fingerprint(exemplars):
-            return None, None
-        return saved["vectors"].astype(np.float32), saved["weights"]
-
-
-def write_vectors() -> None:
-    """Encode the exemplars and keep their vectors and the regression's weights; part of `make resources`."""
-    exemplars = all_exemplars()
-    made = Router(load_sentence_encoder(), exemplars)
-    np.savez_compressed(
-        VECTORS, vectors=made.vectors.astype(np.float16), weights=made.weights, texts=_fingerprint(exemplars)
-    )
-
-
-def _fingerprint(exemplars: Sequence[tuple[str, str]]) -> str:
-    texts = "\n".join("\t".join(exemplar) for exemplar in exemplars)
-    return hashlib.sha256(f"{WEIGHTS_SHA256}\n{texts}".encode()).hexdigest()
 
 
 def understand(
@@ -307,9 +91,11 @@ def understand(
     drugs: DrugSet,
     obs: pd.DataFrame | None = None,
     last: Request | None = None,
+    topic: Topic | None = None,
     files: Sequence[str] = (),
     current: str = "",
     made: bool = False,
+    corrects: bool = False,
 ) -> Request:
     """Read one sentence of the user.
 
@@ -319,74 +105,209 @@ def understand(
         What the checkpoint knows.
     obs
         The loaded cells' table, for "cluster 3" or "the first 20 cells"; None when nothing is loaded.
-    last
-        The request before, for "and beta cells?".
+    last, topic
+        The request before, for "and beta cells?"; and what was talked of, for "which type has most of it?".
     files
         Names of the loaded files, the first loaded first.
     current
         The one that is talked about.
     made
         Whether there are pseudo-cells to talk about.
+    corrects
+        Whether it takes the place of the request before: "no, I meant cluster 3".
     """
-    text = re.sub(r"\bcel(s?)\b", r"cell\1", text)  # mistyped; CEL in capitals is a gene
+    topic = Topic() if topic is None else topic
+    protected = words_of_command() | _protected(obs, files)
+    text = sentences.mended(sentences.spelled_out(text), router.common, protected)
+    slots_of = partial(read, labels=labels, drugs=drugs, obs=obs, files=files, topic=topic, current=current)
+    text = _question(text, slots_of)
+    request = slots_of(text)
+    if last is not None and not request.fragment:
+        rest = sentences.without_rejected(text)
+        again = slots_of(rest)
+        request = again if rest != text and again.fragment else request
+    votes = router.votes(generic(request.text, request, router.spelled))
+    decided = _followed(request, votes, last, corrects=corrects)
+    if decided is None:
+        request = _inherited(request, votes[0][0], topic)
+        decided = _decide(request, votes, loaded=obs is not None, made=made)
+    if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
+        decided = _with_groups(decided, labels, drugs, obs, topic)
+    return decided
+
+
+def read(
+    text: str,
+    *,
+    labels: LabelSet,
+    drugs: DrugSet,
+    obs: pd.DataFrame | None,
+    files: Sequence[str],
+    topic: Topic,
+    current: str = "",
+) -> Request:
+    """The slots that a sentence fills; what it asks for is still open."""
     names = load_name_book()
-    types, genes = names.cell_types(text), _genes(text, obs)
+    types, genes = names.cell_types(text), find_genes(text, obs)
+    if (of_cells := gene_of_cells(text)) is not None:
+        types = [mention for mention in types if not _meet(mention, of_cells)]
+        genes = [*(gene for gene in genes if not _meet(gene, of_cells)), of_cells]
     named_drugs = find_drugs(text, drugs, [(mention.start, mention.end) for mention in (*types, *genes)])
     taken = [(mention.start, mention.end) for mention in types]
     taken += [(mention.start, mention.end) for mention in named_drugs]
     selection, rest = find_selection(text, obs, taken)
     n, library_size, seed = find_numbers(slots.RESOLUTION.sub(" ", rest))
-    for mention in named_drugs:  # no cell type is meant by a drug's name, however near it is to one
-        rest = rest.replace(mention.written, " ")
+    apart = [gene for gene in genes if not any(gene.start < m.end and m.start < gene.end for m in types)]
+    # No cell type is meant by a drug's or a gene's name, however near it is.
+    for written in (*(drug.written for drug in named_drugs), *(gene.written for gene in apart)):
+        rest = rest.replace(written, " ")
     cell_type = find_cell_type(rest, labels)
-    column = slots.find_column(text, obs)
+    cells = slots.find_cells(text, obs, None if selection is None else selection.cells)
+    if cells is None:
+        cells = beyond(text, obs)
+    if cells is None and (of_pair := slots.find_group_again(text, topic.groups)) is not None:
+        cells = of_pair
     request = Request(
         text=text,
         intent=HELP,
         cell_type=cell_type,
-        type_name=_type_name(cell_type, types),
+        type_name=type_name(cell_type, types),
+        types=named_types(without(text, [(gene.start, gene.end) for gene in apart]), types, cell_type, labels),
         labels=find_choices(text, labels),
         drugs=named_drugs,
         gene=genes[0].id if genes else None,
-        genes=tuple(dict.fromkeys(mention.id for mention in genes)),
+        genes=tuple(dict.fromkeys(mention.id for mention in genes)) or tuple(filter(None, [unknown_gene(text)])),
         n=n,
         library_size=library_size,
         seed=seed,
-        species=_species(text),
+        species=find_species(text),
         tissue=find_tissue(text, labels),
         selection=selection,
-        cells=slots.find_cells(text, obs, None if selection is None else selection.cells),
+        cells=cells,
         points_back=slots.POINTS_BACK.search(text) is not None,
         points_here=slots.POINTS_HERE.search(text) is not None,
         like=slots.LIKE.search(text) is not None,
         on_map=slots.ON_MAP.search(text) is not None,
-        column=column,
+        column=slots.find_column(text, obs) or slots.column_of_composition(text, obs),
         file=slots.find_file(text, files, current),
     )
-    votes = router.votes(generic(text, request, router.spelled))
-    short = 3 if request.cells is None else 5  # "the last 10 cells?" goes on as well
-    goes_on = FOLLOW_UP.match(text) or (PLACE.match(text) and len(text.split()) < 6) or len(text.split()) <= short
-    follow_up = last is not None and bool(goes_on)
-    decided = _decide(request, votes, last if follow_up else None, loaded=obs is not None, made=made)
-    if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
-        decided = replace(decided, groups=_groups(text, types, labels, drugs, obs, column))
-        versus = re.search(r"\b(?:vs|versus)\b", text, re.IGNORECASE)
-        if decided.intent == COMPARE_DRUG and versus and len(decided.groups) < 2 and decided.drugs:
-            decided = replace(decided, intent=DRUG)  # "gefitinib vs these cells?"
-    return decided
+    for mention in types:
+        rest = rest.replace(mention.written, " ")
+    if request.column:
+        rest = slots.BY.sub(" ", rest)
+    rest = slots.RESPONSE.sub(" ", slots.UNSURE_WORDS.sub(" ", slots.EVERYTHING.sub(" ", rest)))
+    if cell_type is not None and not types:
+        rest = rest.replace(written_type(rest, labels), " ")
+    if slots.EXCEPT.search(text) and (request.type_name or request.cells is not None):
+        named = EITHER.join(request.types) or request.type_name
+        apart_from = (request.cells or ALL).model_copy(
+            update={"others": True, **({"cell_type": named} if named else {})}
+        )
+        request = replace(request, cells=apart_from, type_name="", types=(), cell_type=None, labels=())
+    fragment = sentences.is_fragment(text, re.sub(r"\S*\d\S*", " ", rest)) and not slots.WHICH_DRUG.search(text)
+    return replace(request, fragment=fragment)
 
 
-def _genes(text: str, obs: pd.DataFrame | None) -> list[Mention]:
-    """Genes that a text names, but for words that are values of the data: "ctrl" is a condition before it is CTRL."""
-    values = set() if obs is None else {value.lower() for each in groupings(obs).values() for value in each.unique()}
-    return [gene for gene in load_name_book().genes(text) if gene.written.lower() not in values]
+def _meet(mention: Mention, other: Mention) -> bool:
+    return mention.start < other.end and other.start < mention.end
 
 
-def _type_name(label: Label | None, types: Sequence[Mention]) -> str:
-    """What the checkpoint, else the ontology, calls the type that is named."""
-    if label is not None:
-        return label.name
-    return load_ontology().name(types[0].id) if types else ""
+def _question(text: str, read_part: Callable[[str], Request]) -> str:
+    """A text without leading sentences that name nothing and ask nothing: "That is a lot. Are you sure?"."""
+    said = re.split(r"(?<=[.!])\s+(?=\w)", text)
+    while len(said) > 1:
+        part = read_part(said[0])
+        named = part.type_name or part.genes or part.drugs or part.cells or part.column or part.n or part.file
+        if named or part.points_back or sentences.ASKS.match(said[0]) or sentences.COMMAND.match(said[0]):
+            break
+        said = said[1:]
+    return " ".join(said)
+
+
+@cache
+def words_of_command() -> frozenset[str]:
+    """Words that the patterns of `slots` look for: none of them is a typing error."""
+    patterns = [value.pattern for value in vars(slots).values() if isinstance(value, re.Pattern)]
+    words = {
+        word for pattern in patterns for word in re.findall(r"[a-z]{3,}", re.sub(r"\\[a-zA-Z]", " ", pattern.lower()))
+    }
+    return frozenset(words | sentences.LINKING | FILLERS)
+
+
+def _protected(obs: pd.DataFrame | None, files: Sequence[str]) -> set[str]:
+    """Words of the data, which are no typing errors."""
+    words: Iterable[str] = files
+    if obs is not None:
+        values = [value for each in groupings(obs).values() for value in each.unique()]
+        words = [*files, *map(str, obs.columns), *values]
+    return {word for text in words for word in re.findall(r"[a-z]+", text.lower())}
+
+
+def _followed(
+    request: Request, votes: list[tuple[str, float]], last: Request | None, *, corrects: bool
+) -> Request | None:
+    """The request before with the slots of this one, where this one is no question of its own."""
+    if (
+        slots.RESTORES.search(request.text)
+        or slots.UNDO.search(request.text)
+        or slots.RESTART.search(request.text)
+        or request.file
+    ):
+        return None
+    if last is None:
+        return None
+    if last.intent == COMPARE and request.genes and last.groups and slots.AMONG_GENES.search(request.text):
+        return replace(request, intent=COMPARE, groups=last.groups)
+    if last.intent == MAP and request.genes and not slots.COUNTS.search(request.text) and slots.IT.search(request.text):
+        return replace(request, intent=MAP)
+    if request.fragment or corrects:
+        found = continued(request, last, corrects=corrects)
+        return None if found is None else _filled(found)
+    return None
+
+
+def _inherited(request: Request, best: str, topic: Topic) -> Request:
+    """A gene or drug that only "it" names: "show it on the map", "which cluster does it hit most?"."""
+    it = slots.IT.search(request.text)
+    if topic.genes and not request.genes and not request.drugs:
+        wants = (best == EXPRESSION and not request.column) or (best in (MAP, GENE) and it)
+        most = slots.MOST_OF_IT.search(request.text) and slots.EACH_GROUP.search(request.text)
+        if wants or most:
+            text = slots.IT.sub(topic.genes[0], request.text, count=1) if best == GENE else request.text
+            return replace(request, genes=topic.genes, gene=topic.genes[0], text=text)
+    looks_up = slots.WHICH_GENES.search(request.text) and best in (MARKERS, EXPLAIN, GENE, HELP, DESCRIBE, OUT_OF_SCOPE)
+    if topic.types and looks_up and not (request.types or request.genes or request.cells or _points_at(request)):
+        name = topic.types[0]
+        return replace(request, type_name=name, types=(name,), text=f"{request.text} ({name})")
+    if (
+        topic.drugs
+        and not request.drugs
+        and slots.DRUG_KNOWLEDGE.search(request.text)
+        and not slots.DRUGS.search(request.text)
+    ):
+        return replace(request, drugs=topic.drugs[:1])
+    by_response = request.cells is not None and request.cells.response
+    if topic.drugs and not by_response and not request.drugs and not request.genes and slots.ACTS.search(request.text):
+        asks_which = slots.WHICH_DRUG.search(request.text) or slots.DRUGS.search(request.text)
+        held = slots.EACH_GROUP.search(request.text) or slots.COMPARES.search(request.text) or request.column
+        if not asks_which and (it or held):
+            return replace(request, drugs=topic.drugs[:1])
+    return request
+
+
+def _with_groups(request: Request, labels: LabelSet, drugs: DrugSet, obs: pd.DataFrame | None, topic: Topic) -> Request:
+    """The request with the groups it compares; those of the comparison before for "which of the two"."""
+    if request.groups:
+        return request
+    if slots.BOTH.search(request.text) and len(topic.groups) > 1:
+        return replace(request, groups=topic.groups)
+    types = load_name_book().cell_types(request.text)
+    found = _groups(request.text, types, labels, drugs, obs, request.column)
+    request = replace(request, groups=found)
+    versus = re.search(r"\b(?:vs|versus)\b", request.text, re.IGNORECASE)
+    if request.intent == COMPARE_DRUG and versus and len(found) < 2 and not request.column and request.drugs:
+        return replace(request, intent=DRUG)  # "gefitinib vs these cells?"
+    return request
 
 
 def _groups(
@@ -400,17 +321,21 @@ def _groups(
         spans += [(drug.start, drug.end) for drug in find_drugs(part, drugs)]
         placed, rest = find_selection(part, obs, spans)
         cells = slots.find_cells(part, obs, None if placed is None else placed.cells)
-        name = _type_name(find_cell_type(rest, labels), mentions)
+        for gene in find_genes(part, obs):
+            rest = rest.replace(gene.written, " ")
+        name = type_name(find_cell_type(rest, labels), mentions)
         if name:
             cells = (cells or ALL).model_copy(update={"cell_type": name})
         words = " ".join(word for word in re.findall(r"[\w-]+", part) if word.lower() not in FILLERS)
         if cells is None and words and obs is not None:
             cells = slots.near_value(words, obs)
         if cells is None and (meant := load_name_book().cell_types(f"{words} cells")):  # "alpha" of "alpha and beta"
-            cells = Cells(cell_type=_title(meant[0].id, labels)) if meant[0].start == 0 else None
+            cells = Cells(cell_type=title_of(meant[0].id, labels)) if meant[0].start == 0 else None
         return cells
 
-    found = slots.find_groups(text, types, parse, column, obs)
+    free = without(text, [(mention.start, mention.end) for mention in types])
+    values = mentioned_values(free, obs)
+    found = slots.find_groups(text, types, parse, column, obs, values)
     return tuple(
         one.model_copy(update={"cell_type": label.name})
         if one.cell_type and (label := labels.find(one.cell_type))
@@ -419,31 +344,30 @@ def _groups(
     )
 
 
-def _decide(
-    request: Request, votes: list[tuple[str, float]], last: Request | None, *, loaded: bool, made: bool
-) -> Request:
-    """The intent from words of command, the request before, the slots, and from the votes."""
+def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, made: bool) -> Request:
+    """The intent from words of command, the slots, and the votes."""
+    votes = _supported(request, votes)
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
-    command = _command(request, best, last, loaded=loaded, made=made)
+    command = _command(request, best, loaded=loaded, made=made)
     if command is not None:
         return _filled(replace(request, intent=command))
+    if request.fragment and (alone := standing_alone(request, best, loaded=loaded)) is not None:
+        return _filled(replace(request, intent=alone))
+    if loaded and request.type_name == "" and (unheard := _unheard_type(request)):
+        return replace(request, intent=COUNT, types=(unheard,), type_name=unheard)
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
     groups = slots.COMPARES.search(request.text) or request.column or slots.EACH_GROUP.search(request.text)
-    apart = (GENE, HELP, COMPARE_DRUG) if groups else (GENE, HELP)
+    apart = (GENE, HELP, DRUG_FACTS, COMPARE_DRUG) if groups else (GENE, HELP, DRUG_FACTS)
     if any(mention.drug is not None for mention in request.drugs) and best not in apart:
         best, clear = DRUG, True
-        if last is not None and last.intent == DRUG and request.cells is None and not request.type_name:
-            request = replace(request, points_back=True)  # "and PLX4720?" is about the same cells
-    elif last is not None and (continued := _continue(request, last)) is not None:
-        return _filled(continued)
     if best == ANNOTATE and request.selection is not None:
         best, clear = SUBSET, True
     if not clear and request.n is not None and named and {best, second[0]} & {GENERATE, SUBSET}:
         best, clear = GENERATE, True  # "give me 5 Kupffer cells"
     unclear_markers = not clear and MARKERS in (best, second[0]) and request.n is None
-    alone = re.fullmatch(rf"{WHAT_IS}{re.escape(named)}", request.text.strip(" ?.!"), re.IGNORECASE)
-    if named and best != GENERATE and (unclear_markers or alone):
+    only_named = re.fullmatch(rf"{WHAT_IS}{re.escape(named)}", request.text.strip(" ?.!"), re.IGNORECASE)
+    if named and best != GENERATE and (unclear_markers or only_named):
         best, clear = MARKERS, True  # "what is a Kupffer cell?", "Kupffer cells?"
     if best == SUBSET and request.cells is None and not _points_at(request) and not POINTING.search(request.text):
         best, clear = ANNOTATE, True
@@ -457,17 +381,59 @@ def _decide(
         clear = True
     if not clear and pair == {MARKERS, GENE}:
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
-    if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE}:
+    if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE, DRUG_FACTS}:
         clear = True
     return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
+
+
+def _unheard_type(request: Request) -> str:
+    """A type that no table knows: "what about unicorn cells?"; "" where other names stand or words that are none."""
+    match = slots.OF_CELLS.match(request.text)
+    if match is None or request.genes or request.drugs or request.cells is not None or request.column:
+        return ""
+    words = match[1].split()
+    return "" if FILLERS & {word.lower() for word in words} else f"{match[1]} cell"
+
+
+def _supported(request: Request, votes: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The votes for what the sentence has words of; a count of one type or of all is the annotation's to tell."""
+    shares: dict[str, float] = {}
+    for intent, share in votes:
+        if intent == COUNT and not _counts_groups(request):
+            intent = ANNOTATE
+        if _has_support(request, intent):
+            shares[intent] = shares.get(intent, 0.0) + share
+    return sorted(shares.items(), key=lambda vote: -vote[1]) or [(OUT_OF_SCOPE, 1.0)]
+
+
+def _has_support(request: Request, intent: str) -> bool:
+    """Whether a sentence has a word of what an intent is about, where it cannot do without."""
+    text = request.text
+    about_cells = request.cells is not None or request.type_name or _points_at(request) or request.column
+    if intent == COMPARE:
+        return bool(
+            about_cells or slots.COMPARES.search(text) or slots.BOTH.search(text) or slots.TOP_GENES.search(text)
+        )
+    if intent in (DRUG, COMPARE_DRUG, RANK, DRUG_FACTS):
+        return bool(request.drugs or slots.DRUGS.search(text) or slots.ACTS.search(text) or slots.TRIES.search(text))
+    if intent == EXPRESSION:
+        return bool(request.genes or slots.AMOUNT.search(text) or slots.EXPRESSES.search(text))
+    return True
+
+
+def _counts_groups(request: Request) -> bool:
+    """Whether a count needs more than the annotation's: several types, groups, or chosen cells."""
+    pointed = request.cells is not None or _points_at(request) or slots.LEFT.search(request.text)
+    grouped = request.column or slots.BOTH.search(request.text) or slots.WHICH_GROUP_HAS.search(request.text)
+    return bool(len(request.types) > 1 or grouped or (pointed and not request.type_name))
 
 
 def _filled(request: Request) -> Request:
     """What only the intent tells: a drug by its place, a type that is not known."""
     if request.intent == DRUG and not request.drugs:
-        request = replace(request, drugs=_named_last(request.text))
+        request = replace(request, drugs=drug_by_place(request.text))
     if request.intent in (GENERATE, MARKERS) and request.cell_type is None:
-        request = replace(request, unknown_type=_unknown_type(request.text))
+        request = replace(request, unknown_type=unknown_type(request.text))
     return request
 
 
@@ -475,33 +441,43 @@ def _points_at(request: Request) -> bool:
     return request.points_back or request.points_here
 
 
-def _command(request: Request, best: str, last: Request | None, *, loaded: bool, made: bool) -> str | None:
+# ---- words of command
+
+
+def _command(request: Request, best: str, *, loaded: bool, made: bool) -> str | None:
     """The intent that words of command settle, whatever the votes say; None where they do not."""
     text = request.text
     if slots.UNDO.search(text):
         return UNDO
     if slots.RESTART.search(text):
         return RESTART
-    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and not (
-        request.type_name or request.gene or request.cells or request.drugs
-    ):
+    if slots.INJECTION.search(text) or slots.NOT_READ.search(text):
+        return OUT_OF_SCOPE
+    if loaded and slots.OF_COLUMN.search(text):
+        return DESCRIBE
+    if loaded and slots.RESTORES.search(text) and not request.file:
+        return SELECT
+    names = request.type_name or request.gene or request.cells or request.drugs or request.column
+    pointed = loaded and (_points_at(request) or slots.DOUBT.search(text) or slots.SETTLED.search(text))
+    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and not (names or pointed):
         return None
     known_drug = any(mention.drug is not None for mention in request.drugs)
-    if last is not None and (
-        (last.intent == EXPRESSION and request.genes and not slots.COUNTS.search(text))
-        or (last.intent == GENERATE and request.n is not None and not request.genes and request.cells is None)
-    ):
-        return None  # a follow-up of the request before
     for settle in (
+        _about_drug_facts,
         _why,
         _judging,
+        _labelling,
+        _counting,
         _offering,
         _about_pseudo,
         _about_drugs,
         _making,
+        _comparing_gene,
         _about_genes,
         _choosing,
         _comparing,
+        _mapping,
+        _looking_up,
     ):
         found = settle(request, best, loaded=loaded, made=made, known_drug=known_drug)
         if found is not None:
@@ -509,10 +485,19 @@ def _command(request: Request, best: str, last: Request | None, *, loaded: bool,
     return None
 
 
+def _about_drug_facts(request: Request, best: str, *, known_drug: bool, **_: bool) -> str | None:
+    """ "Which EGFR inhibitors do you know?", "what is the target of gefitinib?", "how good are these predictions?" """
+    asks = slots.DRUG_KNOWLEDGE.search(request.text)
+    return DRUG_FACTS if asks and (known_drug or slots.DRUGS.search(request.text) or best == DRUG_FACTS) else None
+
+
 def _why(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
     about = request.type_name or request.cells is not None or _points_at(request) or len(request.text.split()) <= 4
     asks = slots.WHY.search(request.text) or (slots.WHY_NOT.search(request.text) and request.type_name)
-    return EXPLAIN if loaded and asks and about and not request.drugs and not request.gene else None
+    doubts = slots.DOUBT.search(request.text) and not slots.COMPARES.search(request.text)
+    if not loaded or request.drugs or request.gene:
+        return None
+    return EXPLAIN if (asks and about) or doubts else None
 
 
 def _judging(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
@@ -520,11 +505,51 @@ def _judging(request: Request, best: str, *, loaded: bool, **_: bool) -> str | N
     return QUALITY if slots.QUALITY.search(request.text) and not slots.MAKES.search(request.text) else None
 
 
+def _labelling(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    """ "Annotate what is left"; a list of types is a choice among them."""
+    if loaded and slots.HOW_SURE.search(request.text) and not request.drugs:
+        return SUBSET if request.cells is not None or _points_at(request) else ANNOTATE
+    if not loaded or not slots.LABELS_THEM.search(request.text) or request.labels or request.genes:
+        return None
+    return SUBSET if request.cells is not None or request.points_back else ANNOTATE
+
+
+def _counting(request: Request, best: str, *, loaded: bool, known_drug: bool, **_: bool) -> str | None:
+    """ "How many alpha, beta and delta cells?", "the composition per donor", "which cluster has the CD8 T cells?" """
+    text = request.text
+    if not loaded or known_drug or request.genes or slots.AMOUNT.search(text):
+        return None
+    if slots.MAKES.search(text) and not slots.THERE.search(text):
+        return None
+    if slots.PRESENCE.search(text) and request.type_name and best in (EXPLAIN, HELP, OUT_OF_SCOPE, SMALL_TALK, FIND):
+        best = ANNOTATE
+    if best in (QUALITY, EXPLAIN, DOWNLOAD, HELP, RANK, COMPARE_DRUG, REAL):
+        return None
+    if slots.AGREES.search(text) and request.column:
+        return COUNT
+    counts = slots.COUNTS.search(text) or slots.COMPOSITION.search(text)
+    if counts and re.search(r"\b(?:genes?|features|donors?|samples?|files?|columns?|counts?\s+per)\b", text, re.I):
+        counts = slots.COMPOSITION.search(text) if request.column else None
+    if counts and slots.HOW_MANY_CLUSTERS.search(text):
+        return CLUSTER
+    if slots.WHICH_GROUP_HAS.search(text) and request.type_name:
+        return COUNT
+    if not counts:
+        present = (slots.PRESENCE.search(text) or slots.WHICH_ARE.match(text)) and request.type_name and best != COMPARE
+        return ANNOTATE if present and not slots.COMPARES.search(text) else None
+    several = len(request.types) > 1 or request.column or slots.BOTH.search(text)
+    whole = not request.type_name and (request.cells is not None or _points_at(request) or slots.LEFT.search(text))
+    rejected = request.type_name and slots.NOT_OF_TYPE.search(text)
+    if several or whole or rejected:
+        return COUNT
+    return ANNOTATE if request.type_name and request.n is None else None
+
+
 def _offering(request: Request, best: str, **_: bool) -> str | None:
     """ "Are these T cells, B cells or monocytes?" """
     if not request.labels or request.drugs or request.genes or slots.COMPARES.search(request.text):
         return None
-    if best not in (ANNOTATE, SUBSET, EXPLAIN, FIND, SELECT):
+    if best not in (ANNOTATE, SUBSET, EXPLAIN, FIND, SELECT) or slots.CHOOSES.search(request.text):
         return None
     return ANNOTATE if request.cells is None else SUBSET
 
@@ -544,6 +569,8 @@ def _about_pseudo(request: Request, best: str, *, made: bool, **_: bool) -> str 
         slots.REAL.search(request.text) and (slots.COMPARES.search(request.text) or request.points_back)
     ):
         return REAL
+    if request.points_back and slots.ANY_GOOD.search(request.text) and not request.genes:
+        return REAL
     if (
         request.on_map
         and (request.points_back or generated)
@@ -555,14 +582,26 @@ def _about_pseudo(request: Request, best: str, *, made: bool, **_: bool) -> str 
 
 
 def _about_drugs(request: Request, best: str, *, known_drug: bool, **_: bool) -> str | None:
+    text = request.text
     if known_drug:
         several = len({mention.drug.name for mention in request.drugs if mention.drug is not None}) > 1
-        compares = slots.COMPARES.search(request.text) or request.column
+        compares = slots.COMPARES.search(text) or request.column or slots.EACH_GROUP.search(text)
         return COMPARE_DRUG if compares and not several else None
     if request.drugs:  # a drug that is not known is refused by name
         return None
-    asks = slots.WHICH_DRUG.search(request.text) and best not in (HELP, OUT_OF_SCOPE, GENE, MARKERS, DESCRIBE)
-    return RANK if asks or best == RANK else None
+    if best in (DRUG, RANK, OUT_OF_SCOPE, COMPARE_DRUG) and ask_for_unknown(text):
+        return DRUG
+    if request.cells is not None and request.cells.response and not slots.DRUGS.search(text):
+        return None
+    about_genes = slots.NO_DRUG_WORDS.search(text) and not slots.DRUGS.search(slots.BY.sub(" ", text))
+    if about_genes or (request.column and slots.WHICH_GENES.search(text)):
+        return None
+    pointed = request.cells is not None or request.type_name or _points_at(request)
+    if slots.TRIES.search(text) and pointed and best in (RANK, DRUG, COMPARE_DRUG, SELECT, EXPLAIN, OUT_OF_SCOPE):
+        return RANK
+    asks = slots.WHICH_DRUG.search(text) and best not in (HELP, OUT_OF_SCOPE, GENE, MARKERS, DESCRIBE)
+    ranks = best == RANK and (slots.DRUGS.search(text) or slots.ACTS.search(text))
+    return RANK if asks or ranks else None
 
 
 def _making(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
@@ -570,6 +609,14 @@ def _making(request: Request, best: str, *, loaded: bool, **_: bool) -> str | No
         return None
     wanted = request.n is not None or request.type_name or request.like
     return GENERATE if wanted and best in (GENERATE, ANNOTATE, SUBSET, SELECT, MARKERS, DESCRIBE, FIND, MAP) else None
+
+
+def _comparing_gene(request: Request, best: str, *, loaded: bool, known_drug: bool, **_: bool) -> str | None:
+    """ "Is KRT19 higher in ductal than in acinar cells?" """
+    if not loaded or known_drug or not request.genes or best in (GENE, MARKERS):
+        return None
+    two = len(request.types) > 1 or slots.SPLIT_BETWEEN.search(request.text)
+    return COMPARE if two and slots.COMPARES.search(request.text) else None
 
 
 def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
@@ -583,10 +630,14 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
         return MAP
     if slots.COUNTS.search(request.text) and slots.AMOUNT.search(request.text):
         return EXPRESSION
-    if slots.EXPRESSES.search(request.text) and slots.CHOOSES.search(request.text):
+    if slots.MOST_OF_IT.search(request.text) and slots.EACH_GROUP.search(request.text):
+        return EXPRESSION
+    if slots.CHOOSES.search(request.text) and (
+        slots.EXPRESSES.search(request.text) or slots.LACKS.search(request.text) or best == SELECT
+    ):
         return SELECT
     if best in (EXPRESSION, FIND) or (
-        slots.AMOUNT.search(request.text) and best in (GENE, SELECT, ANNOTATE, SUBSET, QUALITY)
+        slots.AMOUNT.search(request.text) and best in (GENE, SELECT, ANNOTATE, SUBSET, QUALITY, DESCRIBE, MARKERS)
     ):
         return None if best == GENE and not (_points_at(request) or request.cells or request.type_name) else EXPRESSION
     return None
@@ -597,8 +648,8 @@ def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | 
         return None
     if best in (EXPLAIN, COMPARE) and (slots.COMPARES.search(request.text) or slots.WHY.search(request.text)):
         return None
-    named = request.cells is not None or request.type_name
-    if slots.CHOOSES.search(request.text) and (named or best == SELECT):
+    named = request.cells is not None or request.type_name or _points_at(request)
+    if slots.CHOOSES.search(request.text) and (named or best == SELECT) and not request.on_map:
         asks_types = re.search(
             r"\b(?:annotate|which types?|what (?:are|is|types?)|cell types?)\b", request.text, re.IGNORECASE
         )
@@ -611,343 +662,30 @@ def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | 
 
 
 def _comparing(request: Request, best: str, *, loaded: bool, known_drug: bool, **_: bool) -> str | None:
-    if not loaded or known_drug or best in (GENE, HELP, OUT_OF_SCOPE):
+    if not loaded or known_drug or best in (HELP, OUT_OF_SCOPE) or (best == GENE and request.gene):
         return None
+    text = request.text
     groups = request.cells is not None or request.type_name or _points_at(request) or request.column
-    special = slots.SPECIAL.search(request.text) and best in (COMPARE, EXPLAIN, DESCRIBE, SUBSET, MARKERS, ANNOTATE)
-    likely = best == COMPARE or (best == MARKERS and request.cells is not None)
-    return COMPARE if groups and (special or (likely and slots.COMPARES.search(request.text))) else None
-
-
-def _continue(request: Request, last: Request) -> Request | None:
-    """ "And 20 alpha cells?": the request before with the slots of this one; None if this one stands for itself."""
-    asks = request.cell_type is not None or request.n is not None
-    if last.intent == GENERATE and asks and not request.gene and not request.selection:
-        return replace(
-            request,
-            intent=GENERATE,
-            cell_type=request.cell_type or last.cell_type,
-            n=last.n if request.n is None else request.n,
-            like=last.like and request.cell_type is None,
-            species=request.species or last.species,
-            tissue=request.tissue or last.tissue,
-            library_size=last.library_size if request.library_size is None else request.library_size,
-        )
-    if last.intent == MARKERS and request.cell_type and not request.gene:
-        return replace(request, intent=MARKERS)
-    if last.intent == EXPRESSION and (request.genes or request.cells or request.type_name):
-        return replace(request, intent=EXPRESSION, genes=request.genes or last.genes, points_back=not request.cells)
-    if last.intent in (MARKERS, GENE) and request.gene and not request.cell_type:
-        return replace(request, intent=GENE)
-    if last.intent == DRUG and (request.selection is not None or request.cells is not None):
-        return replace(request, intent=DRUG, drugs=request.drugs or last.drugs)
-    if last.intent == DRUG and not (request.gene or request.cell_type):
-        named = request.drugs or _named_last(request.text)
-        return replace(request, intent=DRUG, drugs=named) if named else None
-    if last.intent == DRUG and request.cell_type is not None:
-        return replace(request, intent=DRUG, drugs=last.drugs)
-    if last.intent in (QUALITY, EXPLAIN, RANK, SELECT) and (request.cells is not None or request.type_name):
-        return replace(request, intent=last.intent)
-    if last.intent in (ANNOTATE, SUBSET) and request.cells is not None and not request.gene:
-        return replace(request, intent=SUBSET)
-    if last.intent in (ANNOTATE, SUBSET) and request.type_name and not request.gene:
-        return replace(request, intent=ANNOTATE)
-    return None
-
-
-# ---- slots
-
-
-def find_cell_type(text: str, labels: LabelSet) -> Label | None:
-    """The label that a text names: exactly as the ontology or the bench does, else with a typing error."""
-    for mention in load_name_book().cell_types(text):
-        label = labels.find(mention.id) or labels.find(mention.written)
-        if label is not None:
-            return label
-    return _first_run(text, labels.find, longest=6)
-
-
-def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
-    """The cell types that a text offers to choose among: two or more names joined by commas, "or", "and" or "vs".
-
-    They are called as the checkpoint or the ontology calls them. Empty where the text counts cells instead.
-    """
-    if COUNTING.search(text):
-        return ()
-    runs: list[dict[str, bool]] = [{}]  # name -> whether it is known
-    for part in _parts(text):
-        name, known, leads, ends = _choice(part, labels)
-        if not name or (leads and runs[-1]):
-            runs.append({})
-        if name:
-            runs[-1].setdefault(name, known)
-        if ends:
-            runs.append({})
-    longest = max(runs, key=lambda run: sum(run.values()))
-    return tuple(longest) if sum(longest.values()) > 1 else ()
-
-
-def _parts(text: str) -> list[str]:
-    """A text cut at its commas, "or" and "and", except those inside a name: "CD4-positive, alpha-beta T cell"."""
-    masked = _without(text, [(mention.start, mention.end) for mention in load_name_book().cell_types(text)])
-    cuts = [cut.span() for cut in BETWEEN_CHOICES.finditer(masked)]
-    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
-    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
-
-
-def _choice(part: str, labels: LabelSet) -> tuple[str, bool, bool, bool]:
-    """What one part of a list names, whether that is a known type, and whether words lead up to it and follow it."""
-    names = load_name_book()
-    if mentions := names.cell_types(part):
-        one = mentions[-1]
-        return _title(one.id, labels), True, bool(part[: one.start].strip()), bool(part[one.end :].strip(" .?!"))
-    words = [word for word in re.findall(r"[\w+-]+", part) if word.lower() not in ("cell", "cells")]
-    for word in dict.fromkeys((*words[-1:], *words[:1])):  # "alpha" and "delta" of "labels alpha, beta, delta please"
-        if word.lower() in FILLERS:
-            continue
-        meant = [_title(mention.id, labels) for mention in names.cell_types(f"{word} cells") if mention.start == 0]
-        if not meant and len(word) > 3 and (label := labels.find(word)) is not None:
-            meant = [label.name]
-        if meant:
-            return meant[0], True, word != words[0], word != words[-1]
-    telling = 0 < len(words) <= 3 and not FILLERS & {word.lower() for word in words}
-    return " ".join(words) if telling else "", False, False, False
-
-
-def _title(cl_id: str, labels: LabelSet) -> str:
-    """How the checkpoint, else the ontology, calls a type."""
-    label = labels.find(cl_id)
-    return load_ontology().name(cl_id) if label is None else label.name
-
-
-def _without(text: str, spans: Spans) -> str:
-    """The text with the characters of the spans blotted out; all others stay where they are."""
-    for start, end in spans:
-        text = f"{text[:start]}{chr(0) * (end - start)}{text[end:]}"
-    return text
-
-
-def find_drugs(text: str, drugs: DrugSet, taken: Spans = ()) -> tuple[DrugMention, ...]:
-    """Every drug that a text names, known or not, outside the spans of other names."""
-    found = [mention for mention in drugs.mentions(text) if _stands(mention, drugs, taken)]
-    known = [mention for mention in found if mention.drug is not None]
-    places = [DRUG_BEFORE.search(text, 0, mention.start) for mention in known]
-    places += [DRUG_BEHIND.match(text, mention.end) for mention in known]
-    places += [DRUG_ACTS.search(text)] if known else []
-    for match in filter(None, places):
-        other = _unknown_drug(match)
-        if other is not None and not _overlaps(other, [*taken, *((one.start, one.end) for one in found)]):
-            found.append(other)
-    return tuple(sorted(found, key=lambda mention: mention.start))
-
-
-def _stands(mention: DrugMention, drugs: DrugSet, taken: Spans) -> bool:
-    """Whether a drug is meant where a gene or type stands too: one of the checkpoint, or one with a longer name."""
-    if mention.drug is None:
-        return not _overlaps(mention, taken)
-    return mention.drug in drugs or not any(start <= mention.start and mention.end <= end for start, end in taken)
-
-
-def _unknown_drug(match: re.Match[str] | None) -> DrugMention | None:
-    """What stands where a drug's name stands, unless it is an everyday word."""
-    if match is None or match[match.lastindex or 0].lower() in FILLERS:
-        return None
-    return DrugMention(match[match.lastindex or 0], *match.span(match.lastindex or 0))
-
-
-def _named_last(text: str) -> tuple[DrugMention, ...]:
-    """A drug of any name where only its place tells it: "sensitive to unobtainium?"."""
-    found = (_unknown_drug(DRUG_ACTS.search(text)), _unknown_drug(DRUG_LAST.search(text)))
-    return tuple(mention for mention in found if mention is not None)[:1]
-
-
-def _overlaps(mention: DrugMention, spans: Spans) -> bool:
-    return any(mention.start < end and start < mention.end for start, end in spans)
-
-
-def find_tissue(text: str, labels: LabelSet) -> str | None:
-    """A tissue of the checkpoint's labels that the text names, the longest first."""
-    low = f" {' '.join(_words(text))} "
-    named = [tissue for label in labels for tissue in label.tissues if f" {' '.join(_words(tissue))} " in low]
-    return max(named, key=len) if named else None
-
-
-def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tuple[Selection | None, str]:
-    """The cells a sentence points at, and the sentence without those words.
-
-    Understood: "the first 20 cells", "cell 17", "cells 5 to 9", "30 random cells", a cell's own name, "cluster 3 of
-    leiden", "condition stim", "where donor is human2", "in donor human2", "the human2 cells".
-
-    Parameters
-    ----------
-    taken
-        Where the sentence names cell types and drugs: values of a column that are written there select cells only as
-        "where drug is anti-PD1".
-    """
-    if obs is None or len(obs) == 0:
-        return None, text
-    found = _by_position(text, obs) or _by_name(text, obs) or _by_cluster(text, obs) or _by_column(text, obs, taken)
-    if found is None:
-        return None, text
-    selection, (start, end) = found
-    return selection, f"{text[:start]} {text[end:]}"
-
-
-def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
-    n, number = len(obs), rf"(\d[\d,]*|{'|'.join(NUMBER_WORDS)})"
-    if match := re.search(rf"\b(first|last)\s+(?:{number}\s+)?cells?\b", text, re.IGNORECASE):
-        end, k = match[1].lower(), min(_number(match[2] or "one"), n)
-        rows = np.arange(k) if end == "first" else np.arange(n - k, n)
-        cells = Cells(first=k) if end == "first" else Cells(last=k)
-        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell", cells), match.span()
-    random = rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b"
-    if match := re.search(random, text, re.IGNORECASE):
-        k = min(_number(match[1] or match[2]), n)
-        rows = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
-        return Selection(rows, f"{k:,} random cells", Cells(random=k)), match.span()
-    if match := re.search(r"\bcells\s+#?(\d+)\s*(?:-|to|through|\u2013)\s*#?(\d+)\b", text, re.IGNORECASE):
-        start, stop = sorted((int(match[1]), int(match[2])))
-        rows = np.arange(max(start, 1) - 1, min(stop, n))
-        chosen = Selection(rows, f"cells {start:,} to {min(stop, n):,}", Cells(positions=tuple(rows.tolist())))
-        return (chosen, match.span()) if len(rows) else None
-    if match := re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE):
-        position = int(match[1]) - 1
-        if not 0 <= position < n:
-            return None
-        return Selection(np.array([position]), f"cell {position + 1:,}", Cells(positions=(position,))), match.span()
-    return None
-
-
-def _by_name(text: str, obs: pd.DataFrame) -> Found | None:
-    for match in re.finditer(r"[\w.:|-]{4,}[\w|]", text):
-        word = match[0]
-        if any(letter.isdigit() or letter in "_-|:." for letter in word) and word in obs.index:
-            return Selection(np.flatnonzero(obs.index == word), f"cell {word}", Cells(names=(word,))), match.span()
-    return None
-
-
-def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
-    """ "cluster 3" where the file has no clusters of its own: the ones that are computed here."""
-    if cluster_column(obs) not in (None, OWN_CLUSTERS):
-        return None
-    match = re.search(r"\bclusters?\s*(?:number|no\.?|#)?\s*(\d+)\b(?!\s+(?:of|in)\s+\w)", text, re.IGNORECASE)
-    if match is None:
-        return None
-    values = obs[OWN_CLUSTERS].astype(str) if OWN_CLUSTERS in obs else pd.Series("", index=obs.index)
-    rows = np.flatnonzero(values == match[1])
-    if OWN_CLUSTERS in obs and len(rows) == 0:
-        return None
-    return Selection(rows, f"cluster {match[1]}", Cells(cluster=match[1])), match.span()
-
-
-def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
-    """A value of a grouping column, named with its column; or alone, where only one column has it."""
-    alone: list[Found] = []
-    free = _without(text, taken)
-    for column, values in groupings(obs).items():
-        name = re.escape(column).replace("_", r"[_\s]")
-        names = rf"(?<!\w)(?:{name}|cluster|group)s?" if column.lower() in CLUSTER_COLUMNS else rf"(?<!\w){name}s?"
-        for value in sorted(values.unique(), key=len, reverse=True):
-            word = rf"(?<!\w)[\"'`]?{re.escape(value)}[\"'`]?(?!\w)"
-            behind = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
-            beside = rf"{names}(?:\s+(?:number|no\.?))?\s*[:#]*\s*{word}{behind}|{word}\s+{names}(?!\w)"
-            stated = rf"{names}\s*(?:\b(?:is|equals?)\b|[=:]+)\s*{word}{behind}"
-            cells = Cells(column=column, value=value)
-            chosen = Selection(np.flatnonzero(values == value), f"{column} {value}", cells)
-            if match := re.search(stated, text, re.IGNORECASE) or re.search(beside, free, re.IGNORECASE):
-                return chosen, match.span()
-            pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
-            match = re.search(rf"{pointed}|^\W*(?:and\s+)?({word})\W*$", free, re.IGNORECASE)
-            if match and _points(column, value):
-                alone.append((chosen, match.span(match.lastindex or 0)))
-    return alone[0] if len(alone) == 1 else None
-
-
-def _points(column: str, value: str) -> bool:
-    """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
-    if TYPE_COLUMN.search(column) or len(value) < 3 or value.isdigit() or value.lower() in FILLERS:
-        return False
-    names = load_name_book()
-    return not (names.cell_types(value) or names.cell_types(f"{value} cell"))
-
-
-def find_numbers(text: str) -> tuple[int | None, float | None, int | None]:
-    """How many cells, how many counts each, and the seed; None what is not said."""
-    seed = None
-    if match := re.search(r"\bseed\s*(?:of|is|=|:)?\s*(\d{1,9})\b", text, re.IGNORECASE):
-        seed, text = int(match[1]), text.replace(match[0], " ", 1)
-    number = rf"(?:(?<!\S)-)?\d[\d,]*(?:\.\d+)?\s*k?|{'|'.join(NUMBER_WORDS)}"
-    depth = None
-    patterns = (
-        rf"\b({number})\s*{DEPTH_WORDS}\b",
-        rf"\b(?:library\s+size|depth|total\s+counts?|library)\s*(?:of|is|=|:|about|around)?\s*({number})\b",
+    special = slots.SPECIAL.search(text) and best in (COMPARE, EXPLAIN, DESCRIBE, SUBSET, MARKERS, ANNOTATE, GENE)
+    likely = best == COMPARE or (best == MARKERS and (request.cells is not None or request.column))
+    pair = len(request.types) > 1 or _points_at(request) or request.cells is not None or request.column
+    differs = slots.COMPARES.search(text) and (
+        likely
+        or (pair and best not in (REAL, DRUG, RANK, COMPARE_DRUG, QUALITY, DOWNLOAD) and not slots.MAKES.search(text))
     )
-    for pattern in patterns:
-        if match := re.search(pattern, text, re.IGNORECASE):
-            depth, text = float(_number(match[1])), text.replace(match[0], " ", 1)
-            break
-    match = re.search(rf"(?<![\w+-])({number})(?![\w+])", text, re.IGNORECASE)
-    n = _number(match[1]) if match and match[1].lower() != "one" else None  # "the one with most counts" is no number
-    return n, depth, seed
+    versus = slots.VERSUS.search(text) and best not in (REAL, DRUG, RANK, GENERATE)
+    top = slots.TOP_GENES.search(text) and (request.cells is not None or _points_at(request) or request.column)
+    return COMPARE if (groups and (special or differs or top)) or (groups and versus) else None
 
 
-def _number(text: str) -> int:
-    word = text.strip().lower().replace(",", "")
-    if word in NUMBER_WORDS:
-        return NUMBER_WORDS[word]
-    return int(float(word.removesuffix("k").strip()) * (1000 if word.endswith("k") else 1))
+def _mapping(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    """ "Show them on the map" where nothing was generated."""
+    if not loaded or not request.on_map or best in (DOWNLOAD, GENERATE, CLUSTER) or request.drugs:
+        return None
+    return MAP if best in (MAP, REAL) or request.points_back or request.points_here or request.column else None
 
 
-def _species(text: str) -> str | None:
-    found = re.search(rf"\b({'|'.join(SPECIES_WORDS)})\b", text, re.IGNORECASE)
-    return SPECIES_WORDS[found[1].lower()] if found else None
-
-
-def generic(text: str, request: Request, spelled: Callable[[str], str]) -> str:
-    """The sentence with its names replaced by ones the exemplars use: a rare name shall not hide the question.
-
-    What stands between the names is spelled as the exemplars are.
-    """
-    names = load_name_book()
-    found = [(mention.start, mention.end, "gefitinib") for mention in request.drugs]
-    for mention in names.cell_types(text):
-        found.append((mention.start, mention.end, "beta cells" if mention.written.endswith("s") else "beta cell"))
-    for mention in names.genes(text):
-        if mention.written.lower() == mention.id.lower() or not mention.written.islower():
-            found.append((mention.start, mention.end, "GCG"))  # not "insulin": its meaning is the word's
-    parts, at = [], 0
-    for start, end, known in sorted(found):
-        if start >= at:
-            parts += [spelled(text[at:start]), known]
-            at = end
-    return "".join([*parts, spelled(text[at:])])
-
-
-def _unknown_type(text: str) -> str | None:
-    """What was meant as a cell type: a type of the ontology, else the words before "cells"."""
-    mentions = load_name_book().cell_types(text)
-    if mentions:
-        return mentions[0].written
-    if match := re.search(r"((?:[A-Za-z][\w+/-]*\s+){1,3})cells?\b", text):
-        words = [word for word in match[1].split() if word.lower() not in FILLERS]
-        return f"{' '.join(words)} cell" if words else None
-    return None
-
-
-def _first_run(text: str, find: Callable[[str], Label | None], *, longest: int) -> Label | None:
-    """What `find` makes of the longest run of words it knows; runs start and end with a telling word."""
-    words = re.findall(r"[\w+./:-]*[\w+]", text)
-    for size in range(min(longest, len(words)), 0, -1):
-        for start in range(len(words) - size + 1):
-            run = words[start : start + size]
-            empty = run[0].lower() in FILLERS or run[-1].lower() in FILLERS - {"cell", "cells"}
-            if empty or max(map(len, run)) < 3 or (size == 1 and len(run[0]) < 4):
-                continue
-            found = find(" ".join(run))
-            if found is not None:
-                return found
-    return None
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
+def _looking_up(request: Request, best: str, **_: bool) -> str | None:
+    """ "Which genes would tell me that I have some?" """
+    asks = slots.WHICH_GENES.search(request.text) and request.type_name and best in (EXPLAIN, GENE, HELP, DESCRIBE)
+    return MARKERS if asks and not (request.genes or request.cells or _points_at(request)) else None

@@ -19,7 +19,7 @@ from typing import Any
 
 from anndata import AnnData
 
-from instructcell import answers, intents, slots, tools
+from instructcell import answers, intents, requests, sentences, slots, tools
 from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
@@ -27,16 +27,19 @@ from instructcell.drugs import Drug
 from instructcell.errors import DrugError, InstructCellError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 from instructcell.grounds import Ground, grounds_of, reveal
-from instructcell.intents import Request
+from instructcell.mentions import numbers_of_types
 from instructcell.output import write_h5ad
+from instructcell.requests import Request, Topic
 from instructcell.retrieval import answer_knowledge, load_index
 from instructcell.retrieval.names import load_name_book
+from instructcell.router import load_router
 from instructcell.toolbox import Toolbox
-from instructcell.toolbox.arguments import ALL, MOST_PSEUDO_CELLS, Cells
+from instructcell.toolbox.arguments import ALL, EITHER, MOST_PSEUDO_CELLS, Cells
 from instructcell.toolbox.cells import OWN_CLUSTERS
 from instructcell.toolbox.core import as_drug, stamp_of
 from instructcell.toolbox.data import card, groupings
 from instructcell.toolbox.desk import examples
+from instructcell.toolbox.types import resolve_type
 from instructcell.transcript import conversation_html
 from instructcell.workspace import DataFile, Result, Workspace
 
@@ -48,38 +51,40 @@ CELLS_TABLE = "cells"
 Answer = Generator[Event, None, None]
 Called = Generator[Event, None, Result]
 MEANINGS = {
-    intents.ANNOTATE: "name the cell types of all cells",
-    intents.SUBSET: "name the cell types of some of the cells",
-    intents.GENERATE: "generate new cells",
-    intents.DRUG: "predict the response to a drug",
-    intents.MARKERS: "list the marker genes of a cell type",
-    intents.GENE: "say what a gene does",
-    intents.DESCRIBE: "describe the data",
-    intents.DOWNLOAD: "hand out the results",
-    intents.HELP: "say what I can do",
-    intents.SMALL_TALK: "chat",
-    intents.OUT_OF_SCOPE: "answer something else",
-    intents.QUALITY: "judge the quality of the cells",
-    intents.CLUSTER: "cluster the cells",
-    intents.EXPLAIN: "explain why cells were called so",
-    intents.FIND: "find cells by what they are like",
-    intents.EXPRESSION: "say which cells express a gene",
-    intents.COMPARE: "compare two groups of cells",
-    intents.REAL: "compare the pseudo-cells with real ones",
-    intents.RANK: "rank the drugs I know for these cells",
-    intents.COMPARE_DRUG: "compare the response to a drug between groups",
-    intents.SELECT: "choose some of the cells",
-    intents.MAP: "draw the map",
-    intents.UNDO: "take the last step back",
-    intents.RESTART: "start again",
+    requests.ANNOTATE: "name the cell types of all cells",
+    requests.SUBSET: "name the cell types of some of the cells",
+    requests.GENERATE: "generate new cells",
+    requests.DRUG: "predict the response to a drug",
+    requests.MARKERS: "list the marker genes of a cell type",
+    requests.GENE: "say what a gene does",
+    requests.DESCRIBE: "describe the data",
+    requests.DOWNLOAD: "hand out the results",
+    requests.HELP: "say what I can do",
+    requests.SMALL_TALK: "chat",
+    requests.OUT_OF_SCOPE: "answer something else",
+    requests.QUALITY: "judge the quality of the cells",
+    requests.CLUSTER: "cluster the cells",
+    requests.EXPLAIN: "explain why cells were called so",
+    requests.FIND: "find cells by what they are like",
+    requests.EXPRESSION: "say which cells express a gene",
+    requests.COMPARE: "compare two groups of cells",
+    requests.REAL: "compare the pseudo-cells with real ones",
+    requests.RANK: "rank the drugs I know for these cells",
+    requests.COMPARE_DRUG: "compare the response to a drug between groups",
+    requests.SELECT: "choose some of the cells",
+    requests.MAP: "draw the map",
+    requests.UNDO: "take the last step back",
+    requests.RESTART: "start again",
+    requests.COUNT: "count cells",
+    requests.DRUG_FACTS: "say what I know of drugs",
 }
 # A later "and 10 more" goes on from these; a download or a greeting in between changes nothing.
 CONTINUED = (
-    intents.ANNOTATE, intents.SUBSET, intents.GENERATE, intents.DRUG, intents.MARKERS, intents.GENE, intents.QUALITY,
-    intents.EXPLAIN, intents.EXPRESSION, intents.RANK, intents.SELECT, intents.FIND, intents.COMPARE, intents.CLUSTER,
+    requests.ANNOTATE, requests.SUBSET, requests.GENERATE, requests.DRUG, requests.MARKERS, requests.GENE,
+    requests.QUALITY, requests.EXPLAIN, requests.EXPRESSION, requests.RANK, requests.SELECT, requests.FIND,
+    requests.COMPARE, requests.CLUSTER, requests.COMPARE_DRUG, requests.COUNT, requests.MAP,
 )  # fmt: skip
 YES, NO = {"yes", "yep", "sure", "correct", "right"}, {"no", "nope"}
-THEN = re.compile(r"(?:\s*[,;.])?\s+(?:and\s+)?then\s+(?=\w)", re.IGNORECASE)
 ORDER = ("first", "last", "random", "others")  # conditions whose meaning depends on those before them
 SWITCHES = re.compile(
     r"\b(?:switch|use|go|change|back|talk|open|turn)\b.*\b(?:to|about|file|data\s?set|sample|use)\b|^\W*use\b", re.I
@@ -95,6 +100,7 @@ LEADS = re.compile(
     r"(?:\s+(?:me|out|up|for|through|the\s+data|my\s+data|any|all|in))*(?:\s+(?:of\s+)?(?:the|my|these))?\s+(?=\S)",
     re.IGNORECASE,
 )
+RANKED = re.compile(r"\b(?:the\s+)?(first|top|best|second|third)\s+(?:one|drug|hit|of\s+them|on\s+the\s+list)\b", re.I)
 ONES = re.compile(r"\bones\b", re.IGNORECASE)
 AMONG = re.compile(r"\b(?:among|of|in)\s+(?:them|those|these|which)\b", re.IGNORECASE)
 
@@ -152,32 +158,36 @@ class Session:
         self.history: list[Turn] = []
         self._last: Request | None = None
         self._foci: dict[str, Cells] = {}  # per file, the cells that were talked about
+        self._topic = Topic()
+        self._compared: Cells | None = None  # both groups of the latest comparison
         self._offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
         self._flows: dict[str, Callable[[Request], Answer]] = {
-            intents.ANNOTATE: self._annotate,
-            intents.SUBSET: self._annotate,
-            intents.GENERATE: self._generate,
-            intents.DRUG: self._drug,
-            intents.MARKERS: self._knowledge,
-            intents.GENE: self._knowledge,
-            intents.DESCRIBE: self._describe,
-            intents.DOWNLOAD: self._download,
-            intents.HELP: self._help,
-            intents.SMALL_TALK: self._small_talk,
-            intents.OUT_OF_SCOPE: self._out_of_scope,
-            intents.QUALITY: self._quality,
-            intents.CLUSTER: self._cluster,
-            intents.EXPLAIN: self._explain,
-            intents.FIND: self._find,
-            intents.EXPRESSION: self._expression,
-            intents.COMPARE: self._compare,
-            intents.REAL: self._compare_real,
-            intents.RANK: self._rank,
-            intents.COMPARE_DRUG: self._compare_drug,
-            intents.SELECT: self._select,
-            intents.MAP: self._map,
-            intents.UNDO: self._undo,
-            intents.RESTART: self._restart,
+            requests.ANNOTATE: self._annotate,
+            requests.SUBSET: self._annotate,
+            requests.GENERATE: self._generate,
+            requests.DRUG: self._drug,
+            requests.MARKERS: self._knowledge,
+            requests.GENE: self._knowledge,
+            requests.DESCRIBE: self._describe,
+            requests.DOWNLOAD: self._download,
+            requests.HELP: self._help,
+            requests.SMALL_TALK: self._small_talk,
+            requests.OUT_OF_SCOPE: self._out_of_scope,
+            requests.QUALITY: self._quality,
+            requests.CLUSTER: self._cluster,
+            requests.EXPLAIN: self._explain,
+            requests.FIND: self._find,
+            requests.EXPRESSION: self._expression,
+            requests.COMPARE: self._compare,
+            requests.REAL: self._compare_real,
+            requests.RANK: self._rank,
+            requests.COMPARE_DRUG: self._compare_drug,
+            requests.SELECT: self._select,
+            requests.MAP: self._map,
+            requests.UNDO: self._undo,
+            requests.RESTART: self._restart,
+            requests.COUNT: self._count,
+            requests.DRUG_FACTS: self._drug_facts,
         }
         self.toolbox.transcript = self.transcript
         if adata is not None:
@@ -271,7 +281,7 @@ class Session:
         """Load what the first answer needs, so that it need not wait."""
         self.checkpoint  # noqa: B018 - a property that loads
         self.toolbox.answerable  # noqa: B018 - as above
-        intents.load_router()
+        load_router()
         load_index()
         load_name_book()
 
@@ -422,7 +432,7 @@ class Session:
         turn = Turn(text)
         self.history.append(turn)
         try:
-            with self.workspace.step(text.strip(), (self._last, self._focus)):
+            with self.workspace.step(text.strip(), (self._last, self._focus, self._topic)):
                 for event in answer:
                     _keep(turn, event)
                     yield event
@@ -439,22 +449,48 @@ class Session:
         if offered is not None:
             yield from self._do(offered)
             return
-        parts = THEN.split(text)
-        for part in parts if all(len(part.split()) > 1 for part in parts) else [text]:
-            yield from self._do(self._understood(part))
+        for number, part in enumerate(sentences.parts_of(text)):
+            if number:
+                yield TextDelta("\n\n")
+            yield from self._do(self._understood(part.text, corrects=part.corrects))
+            if self._offers:
+                break
 
-    def _understood(self, text: str) -> Request:
+    def _understood(self, text: str, *, corrects: bool = False) -> Request:
+        text = self._with_ranked_drug(text)
         return intents.understand(
             text,
-            router=intents.load_router(),
+            router=load_router(),
             labels=self.checkpoint.labels,
             drugs=self.toolbox.answerable,
             obs=None if self.adata is None else self.adata.obs,
             last=self._last,
+            topic=self._topic,
             files=self.files,
             current=self.name,
             made=self.generated is not None,
+            corrects=corrects,
         )
+
+    def _of_file(self, request: Request) -> Request:
+        """The request without the file's name; the one before once more where nothing is left: "and in pbmc?"."""
+        stem = re.escape(request.file.partition(".")[0])
+        rest = re.sub(
+            rf"(?:{re.escape(request.file)}|\b{stem}\b)(?:\s+(?:file|data\s?set|sample|data))?", " ", request.text
+        )
+        if not sentences.residue(rest) and self._last is not None:
+            return replace(self._last, cells=None, selection=None, points_back=False, file="")
+        return replace(self._understood(rest), file="")
+
+    def _with_ranked_drug(self, text: str) -> str:
+        """A text with "the first one" after a ranking of drugs replaced by that drug's name."""
+        ranked = self.workspace.latest("rank_drugs")
+        match = RANKED.search(text)
+        if self._last is None or self._last.intent != requests.RANK or ranked is None or match is None:
+            return text
+        place = {"second": 1, "third": 2}.get(match[1].lower(), 0)
+        drugs = [row["drug"] for row in ranked.facts["groups"][0]["drugs"]]
+        return f"{text[: match.start()]}{drugs[place]}{text[match.end() :]}" if place < len(drugs) else text
 
     def _do(self, request: Request) -> Answer:
         """Answer an understood request, or ask back when it is not clear."""
@@ -464,10 +500,10 @@ class Session:
         switches = SWITCHES_FIRST.match(request.text) or request.text.strip() == request.file
         if request.file and (request.file != self.name or switches):
             result = yield from self._call("use_file", file=request.file)
-            if switches or (request.intent != intents.DESCRIBE and SWITCHES.search(request.text)):
+            if switches or (SWITCHES.search(request.text) and not sentences.ASKS.match(request.text)):
                 yield TextDelta(answer_of(result), result.id)
                 return
-            request = self._understood(request.text)
+            request = self._of_file(request)
         elif not request.file and slots.WHICH_FILE.search(request.text) and SWITCHES.search(request.text):
             loaded = ", ".join(map(answers.quoted, self.files)) or "none yet"
             yield TextDelta(f"Which file do you mean? Loaded: {loaded}.")
@@ -482,6 +518,7 @@ class Session:
             return
         if request.intent in CONTINUED:
             self._last = request
+        self._topic = self._topic.after(request)
         yield from self._flows[request.intent](request)
 
     def _resolve(self, text: str) -> Request | None:
@@ -527,8 +564,10 @@ class Session:
         """Which cells a request is about: what it says, within the cells talked about if it points at them."""
         said = request.cells or ALL
         if types and request.type_name:
-            said = said.model_copy(update={"cell_type": request.type_name})
+            said = said.model_copy(update={"cell_type": _types_said(request)})
         back = request.points_back or request.points_here or ONES.search(request.text) is not None
+        if slots.THE_OTHERS.search(request.text) and said == ALL and self._focus != ALL:
+            return self._focus.model_copy(update={"others": True})
         if not back or slots.EVERYTHING.search(request.text) or self._focus == ALL:
             return said
         if said == ALL or said == self._focus:
@@ -550,9 +589,10 @@ class Session:
             yield from self._needs_cells("To name cell types I need cells.")
             return
         points = request.points_back or (
-            request.points_here and (request.intent == intents.SUBSET or self.workspace.selected)
+            request.points_here
+            and (request.intent == requests.SUBSET or self.workspace.selected or self._focus == self._compared)
         )
-        if request.intent == intents.SUBSET and request.cells is None and not points:
+        if request.intent == requests.SUBSET and request.cells is None and not points:
             groups = {name: sorted(values.unique()) for name, values in groupings(self.adata.obs).items()}
             yield TextDelta(answers.which_cells_text(self.adata.n_obs, groups))
             return
@@ -588,12 +628,51 @@ class Session:
         if self.adata is None:
             yield from self._needs_cells("To explain a label I need cells.")
             return
-        why_not = request.type_name if slots.WHY_NOT.search(request.text) else ""
+        subject, why_not = _subject_and_rival(request)
         named = Cells() if request.cells is None else request.cells
         cells = named if named != ALL else self._focus
-        if cells == ALL and request.type_name and not why_not:
-            cells = Cells(cell_type=request.type_name)
+        if subject and (cells == ALL or (why_not and not (request.points_back or request.points_here))):
+            cells = Cells(cell_type=subject)
         yield from self._ask("explain", cells=cells, why_not=why_not)
+
+    def _count(self, request: Request) -> Answer:
+        """How many there are: of several types, by group, of the chosen cells, or all but a type."""
+        if self.adata is None:
+            yield from self._needs_cells("To count cells I need some.")
+            return
+        cells = yield from self._cells(request, types=False)
+        column = request.column
+        if not column and slots.WHICH_GROUP_HAS.search(request.text):
+            column = self._grouping_said(request.text)
+        if column == tools.CELL_TYPE and not request.type_name:
+            column = ""
+        types = request.types or ((request.type_name,) if request.type_name else ())
+        for name in types:
+            if self.checkpoint.labels.find(name) is None and load_name_book().cell_type(name) is None:
+                resolve_type(self.toolbox, name)
+        if slots.BOTH.search(request.text) and not types:
+            types, cells = self._topic.types or tuple(group.cell_type for group in self._topic.groups), ALL
+        if slots.NOT_OF_TYPE.search(request.text) and types:
+            cells, types = cells.model_copy(update={"cell_type": EITHER.join(types), "others": True}), ()
+        if not column and len(types) < 2 and not (types or cells != ALL):
+            cells = self._focus
+        for number, name in enumerate(types or ("",)):
+            if number:
+                yield TextDelta("\n")
+            yield from self._ask("count_cells", cells=cells, cell_type=name, by=column)
+        if len(types) == 1 and not cells.cell_type:
+            self._focus = cells.model_copy(update={"cell_type": types[0]})
+        elif types and not cells.cell_type:
+            self._focus = cells.model_copy(update={"cell_type": EITHER.join(types)})
+
+    def _grouping_said(self, text: str) -> str:
+        """The column that "which cluster", "which donor" means."""
+        match = re.search(r"\b(?:which|what)\s+(?:\w+\s+)?(\w+?)s?\b", text, re.IGNORECASE)
+        assert self.adata is not None
+        for word in re.findall(r"\w+", text)[:6]:
+            if match and (column := slots.find_column(f"by {word}", self.adata.obs)):
+                return column
+        return ""
 
     # ---- the file
 
@@ -639,18 +718,21 @@ class Session:
         if self.adata is None:
             yield from self._needs_cells("To choose cells I need some.")
             return
-        said = self._said(request)
-        if said == ALL and not slots.EVERYTHING.search(request.text) and slots.THE_OTHERS.search(request.text):
+        said = ALL if slots.EVERYTHING.search(request.text) and not request.genes else self._said(request)
+        if said == ALL and slots.OTHERS.search(request.text) and request.points_back and self._focus != ALL:
+            said = self._focus.model_copy(update={"others": not self._focus.others})  # "drop them"
+        elif said == ALL and not slots.EVERYTHING.search(request.text) and slots.THE_OTHERS.search(request.text):
             said = self._focus.model_copy(update={"others": not self._focus.others})
         elif (
             said == ALL
+            and not slots.EVERYTHING.search(request.text)
             and not re.search(r"\ball\b|\bevery\b", request.text, re.IGNORECASE)
             and not (request.points_back or request.points_here)
         ):
             groups = {name: sorted(values.unique()) for name, values in groupings(self.adata.obs).items()}
             yield TextDelta(answers.which_cells_text(self.adata.n_obs, groups))
             return
-        elif slots.OTHERS.search(request.text):
+        elif slots.OTHERS.search(request.text) and not slots.EVERYTHING.search(request.text):
             said = said.model_copy(update={"others": True})
         try:
             cells = yield from self._within(request, said)
@@ -680,7 +762,7 @@ class Session:
         """The conditions that a request states, a gene among them."""
         said = request.cells or ALL
         if request.type_name:
-            said = said.model_copy(update={"cell_type": request.type_name})
+            said = said.model_copy(update={"cell_type": _types_said(request)})
         if request.genes:
             said = said.model_copy(update={"expresses": request.genes[0]})
         return said
@@ -694,8 +776,12 @@ class Session:
             yield from self._needs_cells("To draw a map I need cells.")
             return
         colour = request.genes[0] if request.genes else request.column
-        if not colour and re.search(r"\bclusters?\b", request.text, re.IGNORECASE):
+        if not colour and re.search(r"\bclusters?\b(?!\s*\d)", request.text, re.IGNORECASE):
             colour = "cluster"
+        if not colour and (request.points_back or request.points_here or request.cells or request.type_name):
+            cells = yield from self._cells(request)
+            yield from self._ask("draw_map", cells=cells)
+            return
         yield from self._ask("draw_map", colour=colour)
 
     # ---- genes and groups
@@ -707,7 +793,10 @@ class Session:
         if request.genes and slots.EXPRESSES.search(request.text):
             yield from self._select(request)
             return
-        phrase = LEADS.sub("", request.text).strip(" ?.!") or request.text
+        phrase = re.sub(
+            r"^\W*(?:(?:and|now|also|then|what\s+about|how\s+about)\s+)+", "", request.text, flags=re.IGNORECASE
+        )
+        phrase = ONES.sub("cells", LEADS.sub("", phrase)).strip(" ?.!") or request.text
         cells = self._focus if AMONG.search(request.text) else ALL
         result = yield from self._call("find_by_text", text=AMONG.sub("", phrase).strip(), cells=cells)
         if result.selection is not None:
@@ -722,26 +811,60 @@ class Session:
             yield from self._knowledge(request)
             return
         cells = yield from self._cells(request)
-        yield from self._ask("expression", cells=cells, genes=request.genes, by=request.column)
+        column = request.column
+        if not column and slots.EACH_GROUP.search(request.text) and slots.MOST_OF_IT.search(request.text):
+            column = self._grouping_said(request.text)
+        yield from self._prepare(column)
+        yield from self._ask("expression", cells=cells, genes=request.genes, by=column)
+
+    def _prepare(self, column: str) -> Answer:
+        """Make the answers that a column of ours holds, where it is not there."""
+        assert self.adata is not None
+        if column == tools.CELL_TYPE and tools.CELL_TYPE not in self.workspace.written(self.name):
+            yield from self._call("annotate")
+        if column == OWN_CLUSTERS and OWN_CLUSTERS not in self.adata.obs:
+            yield from self._call("cluster")
 
     def _compare(self, request: Request) -> Answer:
         if self.adata is None:
             yield from self._needs_cells("To compare groups I need cells.")
             return
         groups = request.groups
+        if len(groups) == 1 and groups[0] != self._focus and slots.POINTS_BACK.search(request.text):
+            groups = (self._focus, *groups) if self._focus != ALL else groups
         if not groups and self._focus != ALL:
             groups = (self._focus,)
+        if request.column and len(groups) < 2:
+            cells = yield from self._cells(request)
+            yield from self._prepare(request.column)
+            yield from self._ask("compare", cells=cells, by=request.column, genes=request.genes)
+            return
         if not groups:
             yield TextDelta(
                 "Which groups shall I compare? Name two, such as *compare B cells with T cells*, or one against the "
                 "rest: *what is special about cluster 1?*"
             )
             return
-        yield from self._ask("compare", cells=groups[0], against=groups[1] if len(groups) > 1 else None)
+        against = groups[1] if len(groups) > 1 else None
+        yield from self._ask("compare", cells=groups[0], against=against, genes=request.genes)
+        yield from self._now_both(groups)
+
+    def _now_both(self, groups: tuple[Cells, ...]) -> Answer:
+        """After two groups were compared, "these cells" are the cells of both, and that is said."""
+        self._topic = replace(self._topic, groups=groups if len(groups) > 1 else self._topic.groups)
+        both = slots.either(groups) if len(groups) > 1 else None
+        if both is not None:
+            self._focus = self._compared = both
+            yield TextDelta(
+                "\n*These cells* now means both groups; say *the first group* or *the second group* for one of them.\n"
+            )
 
     # ---- new cells
 
     def _generate(self, request: Request) -> Answer:
+        if len(request.types) > 1 and request.cells is None:
+            yield from self._generate_each(request)
+            return
         like = request.cells
         if like is None and (request.like or (request.points_back and request.cell_type is None)):
             like = self._focus
@@ -768,6 +891,15 @@ class Session:
         if request.on_map and self.adata is not None:
             yield TextDelta("\n")
             yield from self._ask("compare_with_real")
+
+    def _generate_each(self, request: Request) -> Answer:
+        """Pseudo-cells of several types, one after the other."""
+        numbers = numbers_of_types(request.text, self.checkpoint.labels)
+        for name in request.types:
+            label = tools.find_generable(self.checkpoint.labels, name)
+            one = replace(request, types=(label.name,), type_name=label.name, cell_type=label)
+            yield from self._generate(replace(one, n=numbers.get(name, request.n)))
+            yield TextDelta("\n")
 
     def _compare_real(self, request: Request) -> Answer:
         if self.generated is None:
@@ -849,10 +981,7 @@ class Session:
             yield from self._ask("rank_drugs", cells=request.groups[0], against=request.groups[1])
             return
         cells = yield from self._cells(request)
-        if request.column == tools.CELL_TYPE and tools.CELL_TYPE not in self.workspace.written(self.name):
-            yield from self._call("annotate")
-        if request.column == OWN_CLUSTERS and OWN_CLUSTERS not in self.adata.obs:
-            yield from self._call("cluster")
+        yield from self._prepare(request.column)
         yield from self._ask("rank_drugs", cells=cells, by=request.column)
 
     def _compare_drug(self, request: Request) -> Answer:
@@ -864,11 +993,20 @@ class Session:
         if len(groups) > 1 or (groups and not request.column):
             against = groups[1] if len(groups) > 1 else None
             yield from self._ask("compare_drug", drug=drug.name, cells=groups[0], against=against)
+            yield from self._now_both(groups)
             return
-        if request.column in ("", tools.CELL_TYPE) and tools.CELL_TYPE not in self.workspace.written(self.name):
-            yield from self._call("annotate")
-        by = request.column or tools.CELL_TYPE
+        by = request.column or self._grouping_said(request.text) or tools.CELL_TYPE
+        yield from self._prepare(by)
         yield from self._ask("compare_drug", drug=drug.name, by=by)
+
+    def _drug_facts(self, request: Request) -> Answer:
+        """What is known of drugs: names, targets, how well their predictions hold."""
+        known = [mention.drug.name for mention in request.drugs if mention.drug is not None]
+        target = slots.TARGET_CLASS.search(request.text)
+        asked = known[0] if known else target[1] if target else ""
+        if asked.lower() in ("drug", "any", "which", "other", "an", "the", "kinase"):
+            asked = "" if asked.lower() != "kinase" else asked
+        yield from self._ask("known_drugs", query=asked)
 
     # ---- knowledge
 
@@ -877,10 +1015,10 @@ class Session:
         if request.type_name and not answer_knowledge(question).supported:
             question = f"what marks a {request.type_name}?"
         result = yield from self._call("knowledge", question=question)
-        tables = dict(result.tables) if request.intent == intents.MARKERS else {}
+        tables = dict(result.tables) if request.intent == requests.MARKERS else {}
         yield from self._tell(replace(result, tables=tables))
         label = request.cell_type
-        if request.intent == intents.MARKERS and label is not None and result.facts["supported"] and self.annotation:
+        if request.intent == requests.MARKERS and label is not None and result.facts["supported"] and self.annotation:
             found = yield from self._call("count_cells", cell_type=label.name)
             if found.notes:
                 yield TextDelta(f"\nIn your cells called {found.notes[0]}\n", found.id)
@@ -913,7 +1051,7 @@ class Session:
     def _undo(self, request: Request) -> Answer:
         result = yield from self._call("undo")
         if result.payload is not None and result.payload.mark is not None:
-            self._last, self._focus = result.payload.mark
+            self._last, self._focus, self._topic = result.payload.mark
         yield from self._tell(result)
 
     def _restart(self, request: Request) -> Answer:
@@ -922,7 +1060,7 @@ class Session:
         yield from self._tell(result)
 
     def _forget(self) -> None:
-        self._last, self._offers = None, []
+        self._last, self._offers, self._topic, self._compared = None, [], Topic(), None
         self._foci.clear()
 
     def _help(self, request: Request) -> Answer:
@@ -936,10 +1074,12 @@ class Session:
         )
 
     def _out_of_scope(self, request: Request) -> Answer:
-        result = yield from self._call("knowledge", question=request.text[:2000])
-        if result.facts["supported"]:
-            yield TextDelta(answer_of(result))
-            return
+        names = load_name_book()
+        if (names.genes(request.text) or names.cell_types(request.text)) and not slots.INJECTION.search(request.text):
+            result = yield from self._call("knowledge", question=request.text[:2000])
+            if result.facts["supported"]:
+                yield TextDelta(answer_of(result))
+                return
         yield TextDelta(
             "I cannot answer that. I name cell types, generate cells, predict responses to the drugs I know, and look "
             "up marker genes and gene functions; *help* shows examples."
@@ -955,6 +1095,18 @@ EXPORTS = {
 }
 
 
+def _subject_and_rival(request: Request) -> tuple[str, str]:
+    """The type that is asked about and the one it is held against: "why are they NK and not T cells?"."""
+    names = list(request.types) or ([request.type_name] if request.type_name else [])
+    if not names:
+        return "", ""
+    if len(names) > 1:
+        return names[0], names[1]
+    against = request.why_not or slots.WHY_NOT.search(request.text) or slots.CHALLENGES.search(request.text)
+    held = request.cells is not None and slots.DOUBT.search(request.text) and not slots.CHALLENGES.search(request.text)
+    return ("", names[0]) if against and not held else (names[0], "")
+
+
 def failure(error: InstructCellError) -> Failed:
     """An error as an event: what is wrong, and what to do about it."""
     text = str(error).strip()
@@ -963,6 +1115,12 @@ def failure(error: InstructCellError) -> Failed:
         if found:
             return Failed(message + separator.strip().replace(";", "."), remedy[:1].upper() + remedy[1:])
     return Failed(text)
+
+
+def _types_said(request: Request) -> str:
+    """The types that a request is about as `Cells` takes them: one, or all of a list."""
+    listed = request.types if request.type_name in request.types else ()
+    return EITHER.join(listed) if len(listed) > 1 else request.type_name
 
 
 def _given(request: Request, *names: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from rapidfuzz import fuzz, process
 
 from instructcell.retrieval.names import Mention
-from instructcell.toolbox.arguments import UNSURE, Cells
+from instructcell.toolbox.arguments import EITHER, UNSURE, Cells
 from instructcell.toolbox.cells import OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.data import groupings
 
@@ -22,7 +22,7 @@ SHORTEST_NEAR = 5  # letters; shorter words must be written as they are
 
 UNDO = re.compile(
     r"^\W*(?:(?:oops|no|ok|please|wait|sorry|hm+|that was wrong|can you|could you)\W+)*"
-    r"(?:undo|revert|roll\s+(?:it|that)?\s*back|(?:take|put)\s+(?:that|it|this)\s+back|(?:go|step)\s+"
+    r"(?:undo+|revert|roll\s+(?:it|that)?\s*back|(?:take|put)\s+(?:that|it|this)\s+back|(?:go|step)\s+"
     r"back(?!\s+to\s+(?:all|the))"
     r"|(?:go\s+)?(?:one|a)\s+step\s+back|ctrl\s*-?\s*z)\b",
     re.IGNORECASE,
@@ -35,14 +35,91 @@ RESTART = re.compile(
     re.IGNORECASE,
 )
 POINTS_BACK = re.compile(
-    r"\b(?:them|those|they|their|the same ones|of which|that (?:group|population|selection))\b", re.IGNORECASE
+    r"\b(?:them|those|they|their|the same ones|of which|the ones"
+    r"|(?:that|this)\s+one|^which\s+ones|remains?|(?:is|are)\s+left"
+    r"|that (?:group|population|selection|cell|cluster)"
+    r"|(?:in|of|on|about|kill|hit)\s+it|it\s+(?:express\w*|be)|call\s+it|is\s+it(?=\s+(?:an?|sensitive|resistant)\b))\b",
+    re.IGNORECASE,
+)
+IT = re.compile(
+    r"\b(?:it|its|this\s+(?:gene|drug|one|compound)|that\s+(?:gene|drug|one|compound)|the\s+(?:gene|drug))\b", re.I
+)
+MOST_OF_IT = re.compile(
+    r"\b(?:most|least|highest|lowest|strongest|more|less|higher|lower)\b.*\b(?:of\s+it|it|express\w*|levels?|of\s+that)\b|\bexpress\w*\b.*\bit\b",
+    re.IGNORECASE,
+)
+ACTS = re.compile(
+    r"\b(?:sensitiv\w*|resist\w*|respon[ds]\w*|react\w*|hits?|hitting|kills?|killing|works?|working|spares?|harm\w*|effect\w*"
+    r"|affect\w*|vulnerab\w*|treat\w*|target\w*|susceptib\w*)\b",
+    re.IGNORECASE,
+)
+BOTH = re.compile(
+    r"\b(?:both(?:\s+(?:groups|of\s+them|types|populations))?|(?:which|one)\s+of\s+(?:the|these|those)\s+(?:2|two|3|three)|of\s+each(?=\s+(?:are|is|do|does|have|with|kind|type|one)\b|\W*$)"
+    r"|(?:the|these|those)\s+(?:2|two|3|three)(?!\s*\d)(?:\s+(?:groups|types|populations|clusters))?|either(?:\s+group)?|each\s+of\s+them)\b",
+    re.IGNORECASE,
+)
+DOUBT = re.compile(
+    r"\b(?:(?:don'?t|do\s+not|doesn'?t|does\s+not|can'?t|cannot|hardly)\s+(?:\w+\s+)?(?:believe|buy|trust|agree|think\s+so)"
+    r"|not\s+(?:convinced|sure\s+(?:about|of)\s+(?:that|this|it))|doubt(?!ful|s?\s+(?:cells|ones|calls))|convinc\w+|insists?|prove|justify|evidence\s+(?:for|that)"
+    r"|are\s+you\s+(?:really\s+|quite\s+|so\s+)?(?:sure|certain|confident)(?!\s*(?:ones|cells))|^\W*(?:really|seriously)\W*$|how\s+(?:do|did|can)\s+you\s+(?:know|tell|decide|call)"
+    r"|(?:you\s+)?(?:decided?|called|labell?ed|think|believe|concluded?)\s+(?:that\s+)?(?:they|these|those|it|this|them)\s+(?:are|is|were|so)?"
+    r"|(?:they|these|those|it|this|that|cells?)\s+(?:should|must|ought\s+to|might|may|could)\s+(?:rather\s+|really\s+|all\s+|well\s+)?be|looks?\s+(?:more\s+)?like\s+\w+(?:\s+cells?)?\s+to\s+me)",
+    re.IGNORECASE,
+)
+CHALLENGES = re.compile(r"\b(?:should|must|ought|might|may|could|insists?|rather|more\s+like|to\s+me)\b", re.IGNORECASE)
+SETTLED = re.compile(r"\b(?:umap|map|clusters?)\b", re.IGNORECASE)
+DRUG_KNOWLEDGE = re.compile(
+    r"\b(?:which|what)\s+(?:\S+\s+){0,3}(?:drugs?|compounds?|inhibitors?|medicines?)\s+(?:do|can|could)\s+(?:you|i)\b"
+    r"|\b(?:what|which)\s+(?:is|are|does|do)?\s*(?:the\s+)?(?:\S+\s+){0,2}targets?\b(?!\s+(?:these|those|them|cells?|this|cluster))|\btargets?\s+of\b|\bmechanism\b|\bmode\s+of\s+action\b"
+    r"|\b(?:how|are)\b.*\b(?:reliable|accurate|good|trustworthy|certain|sure|valid\w*)\b.*\b(?:drugs?|predict\w*|respon\w*)\b"
+    r"|\bhow\s+(?:was|were|is|are|do|did|much)\b.*\b(?:predict\w*|drug)\b.*\b(?:trained|made|learn\w*|work|get|validated|tested|trust)\b"
+    r"|\b(?:trained|validated|learned|tested)\b.*\b(?:predict\w*|drugs?)\b|\b(?:predict\w*|drugs?)\b.*\b(?:trained|validated|learned)\b"
+    r"|\b(?:how|what)\s+(?:many|kinds?\s+of|sorts?\s+of|other)\s+drugs?\b|\b(?:list|name)\s+(?:of\s+)?(?:all\s+)?(?:the\s+|your\s+)?(?:known\s+)?drugs\b"
+    r"|\b(?:do|does)\s+you\s+know\s+(?:any|some|an?|other)\b.*\b(?:drugs?|inhibitors?|compounds?)\b|\bany\s+\S+\s+inhibitors?\b|\ban?\s+\S+\s+inhibitor\b",
+    re.IGNORECASE,
+)
+TARGET_CLASS = re.compile(
+    r"\b([A-Za-z][\w-]*)(?:[\s-]+(?:directed|targeting|targeted))?[\s-]+(?:inhibitors?|blockers?|antagonists?)\b",
+    re.IGNORECASE,
+)
+TRIES = re.compile(
+    r"\b(?:what|anything|something|which|how)\b.*\b(?:try|use|give|treat|throw|recommend|suggest|hit|kill|target|spares?|help|act|work)\w*\b"
+    r"|\b(?:best|top|good)\s+(?:drugs?|treatments?|compounds?|candidates?|therap\w+)\b",
+    re.IGNORECASE,
+)
+COMPOSITION = re.compile(
+    r"\b(?:composition|proportions?|break\s?down|distribution|make-?up|frequenc(?:y|ies)|abundances?)\b|\bcells?\s+(?:per|in\s+each|for\s+each|by)\b",
+    re.IGNORECASE,
+)
+HOW_MANY_CLUSTERS = re.compile(r"\b(?:how\s+many|number\s+of)\s+(?:\w+\s+)?clusters\b", re.IGNORECASE)
+WHICH_GROUP_HAS = re.compile(
+    r"\b(?:which|what|in\s+which)\s+(?:\w+\s+)?(?:clusters?|groups?|conditions?|donors?|samples?|patients?|treatments?|batch(?:es)?|mouse|mice)\b"
+    r".*\b(?:has|have|hold\w*|contain\w*|are|is|most|more|where|with|sit)\b",
+    re.IGNORECASE,
+)
+LEFT = re.compile(r"\b(?:left|remain\w*|are\s+there|is\s+that|in\s+(?:total|here|all)|altogether)\b", re.IGNORECASE)
+NOT_OF_TYPE = re.compile(r"\b(?:not|n't|non|no|other\s+than|except|besides)\b", re.IGNORECASE)
+ANY_GOOD = re.compile(
+    r"\b(?:any\s+good|(?:how|are\s+they|do\s+they|would\s+(?:they|those))\b.*\b(?:good|realistic|real|convincing|believable|close|similar|pass|trust\w*|hold\s+up))\b",
+    re.IGNORECASE,
+)
+LACKS = re.compile(
+    r"\b(?:do(?:es)?\s+not|don'?t|doesn'?t|not|without|lack\w*|negative|no)\b(?!\s+more)|\w-(?=\s|$)", re.IGNORECASE
+)
+VERSUS = re.compile(r"\b(?:versus|vs|against|compared\s+(?:to|with))\b", re.IGNORECASE)
+AGAINST = re.compile(r"\b(?:from|with|to|than|against|versus|vs)\b", re.IGNORECASE)
+SPLIT_BETWEEN = re.compile(r"\bthan\b|\bbetween\b|\bversus\b|\bvs\b", re.IGNORECASE)
+TOP_GENES = re.compile(
+    r"\b(?:top|marker|defining|characteristic|signature|specific|up(?:-?regulated)?)\s+(?:\d+\s+)?(?:marker\s+)?genes?\b|\bmarkers?\s+(?:of|for|in)\b|\bgenes?\b.*\bup\b",
+    re.IGNORECASE,
 )
 POINTS_HERE = re.compile(
     r"\b(?:these|this (?:group|selection|cell|population)|the (?:selected|chosen|selection)|my selection)\b",
     re.IGNORECASE,
 )
 EVERYTHING = re.compile(
-    r"\b(?:all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|the (?:whole|entire) (?:file"
+    r"\b(?:put\s+.*\bback(?=\s*(?:in\b|[.?!]*$))|(?:bring|add)\s+.*\bback\b|back\s+to\s+(?:all|everything)|(?:for|on|in|with|to|of)\s+(?:everything|all)(?=\s*[.?!]*$)"
+    r"|all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|the (?:whole|entire) (?:file"
     r"|data\s?set|sample|data)|all data)\b"
     r"(?!\s+(?:but|except|called|of|in|that|which|with|where))",
     re.IGNORECASE,
@@ -55,14 +132,16 @@ UNSURE_WORDS = re.compile(
     re.IGNORECASE,
 )
 SURE_WORDS = re.compile(
-    r"\b(?:(?:confident|sure|certain|high[- ]confidence|reliable|safe)\s+(?:ones|cells|calls|labels)"
+    r"\b(?:(?:confident(?:ly\s+called)?|high[- ]confidence)\s+(?=(?:\S+\s+){1,3}cells?\b)"
+    r"|(?:confident|sure|certain|high[- ]confidence|reliable|safe)\s+(?:ones|cells|calls|labels)"
     r"|(?:most|very)\s+(?:confident|sure|certain)|ones\s+you\s+are\s+(?:sure|certain|confident))\b",
     re.IGNORECASE,
 )
 LIMIT = r"(0?\.\d+|1\.0|\d{1,3}\s*(?:%|percent))"
 BELOW = re.compile(
     rf"\b(?:confidence|probability|sure|certain)\b\W*(?:is\s+|of\s+)?(?:below|under|less\s+than"
-    rf"|lower\s+than|smaller\s+than|<)\s*{LIMIT}",
+    rf"|lower\s+than|smaller\s+than|<)\s*{LIMIT}"
+    rf"|\b(?:below|under|less\s+than|lower\s+than)\s*{LIMIT}\s*(?:sure|certain|confiden\w+|probab\w+)",
     re.IGNORECASE,
 )
 ABOVE = re.compile(
@@ -76,13 +155,77 @@ RESPONSE = re.compile(
     r"|subset|part)\b|\b(?:the|only|just)\s+(resistant|sensitive)\b(?!\s+to)",
     re.IGNORECASE,
 )
+WHO_RESPONDS = re.compile(
+    r"\b(?:which|what)\s+(?:of\s+(?:them|these|those)|cells|ones)\s+(?:do\s+|are\s+|would\s+|will\s+|is\s+)?(?:be\s+|\w+ly\s+)?"
+    r"(resist\w*|respond\w*|sensitive)\b(?!\s+to\b)",
+    re.IGNORECASE,
+)
+EXCEPT = re.compile(
+    r"\b(?:except(?:\s+for)?|excluding|other\s+than|apart\s+from|besides|(?:all|everything|everyone)\s+but|but\s+not|without\s+the)\b",
+    re.IGNORECASE,
+)
+ONLY_IN = re.compile(r"\b(?:only|just)\s+(?:in|on|for|with|among|within)\b", re.IGNORECASE)
+IN_EVERYTHING = re.compile(
+    r"\b(?:in|on|for|of|across|with|to)\s+(?:everything|all(?:\s+(?:of\s+them|the\s+cells|cells))?|every\s+cell|the\s+(?:whole|entire)\s+\w+)\W*$",
+    re.IGNORECASE,
+)
+WHICH_ARE = re.compile(
+    r"^\W*(?:and\s+)?(?:which|what)\s+(?:of\s+(?:the|my|these|those)\s+)?cells\s+(?:here\s+)?are\b", re.IGNORECASE
+)
+THERE = re.compile(r"\b(?:are\s+there|do\s+(?:i|we)\s+have|in\s+(?:here|my|the|this))\b", re.IGNORECASE)
+HOW_SURE = re.compile(r"\bhow\s+(?:confident|sure|certain)\s+(?:are\s+you|is)\b", re.IGNORECASE)
+OF_CELLS = re.compile(
+    r"^\W*(?:(?:and|so|but|what\s+about|how\s+about|any|are\s+there(?:\s+any)?|how\s+many)\s+)+"
+    r"((?:[A-Za-z][\w-]+\s+){0,1}[A-Za-z][\w-]+)\s+cells?\b(?:\s+(?:are\s+there|do\s+i\s+have|here|in\s+here))?\W*$",
+    re.IGNORECASE,
+)
+# What single-cell counts and the tables here do not tell, and what is no question about cells.
+NOT_READ = re.compile(
+    r"\b(?:mutat\w+|variants?|SNPs?|copy[- ]number|CNVs?|methylation|velocity"
+    r"|trajector\w+|pseudo-?time|spatial\w*|splic\w+|clonotypes?|karyotype"
+    r"|TCRs?|BCRs?"
+    r"|batch[- ](?:effects?|correct\w*)|integrate\s+(?:the|my)|imput(?:e|ation)|fastq|ATAC"
+    r"|survival|translate\s+.*\b(?:into|to)\b)\b",
+    re.IGNORECASE,
+)
+OF_COLUMN = re.compile(
+    r"\bcolumns?\b.*\b(?:contain\w*|say|says|hold\w*|mean\w*|values?)\b|\bwhat\s+is\s+in\s+the\s+.*\bcolumn\b",
+    re.IGNORECASE,
+)
+RESTORES = re.compile(
+    r"^\W*(?:(?:please|now|ok|and)\W+)*(?:put|bring|add)\b.*\bback\b|\bback\s+to\s+(?:all|everything)\b", re.IGNORECASE
+)
+PRESENCE = re.compile(
+    r"^\W*(?:(?:and|so|but)\s+)?(?:(?:are|is)\s+there|any|does\s+\w+(?:\s+\w+)?\s+(?:have|contain|hold)"
+    r"|have\s+(?:i|we|you)\s+(?:got|found))\b|\bdo\s+(?:i|we|you)\s+(?:\w+\s+)?(?:have|see|find)\b",
+    re.IGNORECASE,
+)
+AGREES = re.compile(r"\b(?:agree\w*|match(?:es)?|consistent|concordan\w*|in\s+line)\b", re.IGNORECASE)
+OWN_LABELS = re.compile(
+    r"\b(?:authors?'?|original|published|given|file'?s?|existing|provided)\s+(?:own\s+)?(?:cell\s+)?(?:labels?|annotations?|types?)\b",
+    re.IGNORECASE,
+)
+AMONG_GENES = re.compile(
+    r"\b(?:among|one\s+of|part\s+of|in\s+(?:the|that|this)\s+list|on\s+the\s+list|differ\w*|significant\w*|higher|lower|up|down)\b",
+    re.IGNORECASE,
+)
+INJECTION = re.compile(
+    r"\b(?:ignore|forget|disregard|override)\s+(?:all\s+|any\s+|your\s+|the\s+|my\s+)*(?:previous\s+|prior\s+|earlier\s+)?(?:instructions?|rules|prompts?|guidelines)\b"
+    r"|\bpretend\s+(?:to\s+be|you|that\s+you)\b|\bact\s+as\s+(?:if|an?)\b|\bsystem\s+prompt\b|\byou\s+are\s+now\b",
+    re.IGNORECASE,
+)
+LABELS_THEM = re.compile(r"^\W*(?:(?:please|now|can\s+you|could\s+you)\s+)*(?:annotate|label)\b", re.IGNORECASE)
+NO_DRUG_WORDS = re.compile(
+    r"\b(?:genes?|markers?|antibod\w+|stain\w*|plots?|columns?|files?|panels?|reagents?)\b", re.IGNORECASE
+)
+WHICH_GENES = re.compile(r"\b(?:which|what)\s+(?:\w+\s+)?(?:genes?|markers?)\b", re.IGNORECASE)
 OTHERS = re.compile(
-    r"\b(?:all|everything|every cell|the cells)\s+(?:but|except(?:\s+for)?|other\s+than|besides)\b"
-    r"|\b(?:not|without|exclude|excluding|drop|remove)\s+(?:the\s+)?(?=\w)",
+    r"\b(?:all|everything|every cell|the cells|anything|cells)\s+(?:but|except(?:\s+for)?|other\s+than|besides)\b"
+    r"|\b(?:not|without|exclude|excluding|drop|remove|lacking|ignore|discard|throw\s+out|get\s+rid\s+of)\s+(?:the\s+)?(?=\w)|\bdo(?:n't|\s+not)\b",
     re.IGNORECASE,
 )
 THE_OTHERS = re.compile(
-    r"\b(?:the\s+(?:others?|rest|remaining\s+(?:ones|cells))|all\s+(?:the\s+)?others?(?:\s+cells)?"
+    r"\b(?:everything\s+else|anything\s+else|the\s+(?:others?|rest|remaining\s+(?:ones|cells))|all\s+(?:the\s+)?others?(?:\s+cells)?"
     r"|(?:the\s+)?other\s+cells)\b",
     re.IGNORECASE,
 )
@@ -97,12 +240,13 @@ ON_MAP = re.compile(
     r"|\bon\s+(?:the|a|my)\s+(?:map|umap)\b|\boverlay\b",
     re.IGNORECASE,
 )
-WHY = re.compile(r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come|what\s+makes\s+you|on\s+what\s+grounds"
-    r"|based\s+on\s+what|what\s+speaks\s+for)\b",
+WHY = re.compile(
+    r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come|what\s+makes\s+you|on\s+what\s+(?:grounds|basis)"
+    r"|based\s+on\s+what|what\s+speaks\s+(?:for|against)|tell\s+me\s+why|explain\s+(?:why|how|that|this|the\s+(?:label|call)))\b|\bon\s+the\s+basis\s+of\s+(?:which|what)\b",
     re.IGNORECASE,
 )
 WHY_NOT = re.compile(
-    r"\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
+    r"\bwhy\b.*(?:\bnot\b|n't\b|\brather\s+than\b|\binstead\s+of\b)|\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
     r"|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
     r"against\b|\bsure\b.*\bnot\b",
     re.IGNORECASE,
@@ -158,9 +302,9 @@ MAKES = re.compile(
 )
 CHOOSES = re.compile(
     r"^\W*(?:(?:and|now|ok|okay|please|then|so|let'?s|let us|can you|could you|i want to|show me|show|give me)\W+)*"
-    r"(?:only|just|select|keep|choose|pick(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
+    r"(?:only|just|select|keep|choose|fetch|grab|isolate|extract|pull\s+out|(?:pick|take)(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
     r"|take|highlight|look\s+only|continue\s+with|work\s+with|everything\s+(?:but|except)|all\s+(?:but"
-    r"|except)|drop|exclude|remove)\b",
+    r"|except)|drop|exclude|remove|ignore|discard|throw\s+out|get\s+rid\s+of)\b",
     re.IGNORECASE,
 )
 SHOWS_CELLS = re.compile(
@@ -172,12 +316,15 @@ COUNTS = re.compile(
     re.IGNORECASE,
 )
 BY = re.compile(
-    r"\b(?:by|per|across|between|among|over|colou?red\s+by|for\s+each|in\s+each)\s+(?:the\s+|all\s+"
+    r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)|with|each|every)\s+(?:the\s+|all\s+"
     r"|my\s+|different\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
     re.IGNORECASE,
 )
 RESOLUTION = re.compile(r"\bresolution\s*(?:of|=|:|at|to)?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
-SPECIAL = re.compile(r"\bspecial\s+about\b|\bsets?\b.*\bapart\b|\bcharacteri[sz]es?\b", re.IGNORECASE)
+SPECIAL = re.compile(
+    r"\bwhat\s+do\s+(?:they|these|those)\s+(?:\w+\s+)?express\b|\bdefin(?:es?|ing)\b|\bunique\s+(?:about|to)\b|\bspecial\s+about\b|\bsets?\b.*\bapart\b|\bcharacteri[sz]es?\b",
+    re.IGNORECASE,
+)
 QUALITY = re.compile(r"\bQC\b|\bquality\s+(?:control|check|of)\b|\bdoublets?\b|\bmito(?:chondrial)?\b", re.IGNORECASE)
 SPLITS = (
     re.compile(r"\bbetween\s+(?P<a>.+?)\s+(?:and|versus|vs\.?)\s+(?P<b>.+)$", re.IGNORECASE),
@@ -225,7 +372,7 @@ def find_cells(text: str, obs: pd.DataFrame | None, placed: Cells | None) -> Cel
     """Conditions on the cells that the words state, cell types aside; `placed` is what positions and columns say."""
     given = {} if placed is None else placed.short()
     if match := BELOW.search(text):
-        given["confidence_below"] = _limit(match[1])
+        given["confidence_below"] = _limit(match[1] or match[2])
     elif match := ABOVE.search(text):
         given["confidence_above"] = _limit(match[1])
     elif UNSURE_WORDS.search(text):
@@ -234,14 +381,41 @@ def find_cells(text: str, obs: pd.DataFrame | None, placed: Cells | None) -> Cel
         given["confidence_above"] = UNSURE
     if UNKNOWN.search(text) and "value" not in given:
         given["cell_type"] = "unknown"
-    if match := RESPONSE.search(text):
-        said = (match[1] or match[2]).lower()
-        given["response"] = "resistant" if said.startswith(("resistant", "non")) else "sensitive"
+    if match := RESPONSE.search(text) or WHO_RESPONDS.search(text):
+        said = next(filter(None, match.groups())).lower()
+        given["response"] = "resistant" if said.startswith(("resist", "non")) else "sensitive"
     return Cells(**given) if given else None
 
 
+def find_group_again(text: str, groups: Sequence[Cells]) -> Cells | None:
+    """One of the two groups compared before, by its number, or both: "the second group", "the latter"."""
+    if len(groups) < 2:
+        return None
+    if re.search(r"\b(?:first\s+(?:group|one|population)|former|group\s+1)\b", text, re.IGNORECASE):
+        return groups[0]
+    if re.search(r"\b(?:second\s+(?:group|one|population)|latter|other\s+group|group\s+2)\b", text, re.IGNORECASE):
+        return groups[1]
+    return either(groups) if BOTH.search(text) else None
+
+
+def either(groups: Sequence[Cells]) -> Cells | None:
+    """The cells of two groups together; None where they differ in more than a type, a cluster or a value."""
+    given = [group.short() for group in groups]
+    if any(set(one) != set(given[0]) for one in given):
+        return None
+    differing = [name for name in given[0] if len({str(one[name]) for one in given}) > 1]
+    if len(differing) != 1 or differing[0] not in ("cell_type", "cluster", "value"):
+        return None
+    return groups[0].model_copy(update={differing[0]: EITHER.join(one[differing[0]] for one in given)})
+
+
 def find_groups(
-    text: str, types: Sequence[Mention], parse: Parse, column: str, obs: pd.DataFrame | None
+    text: str,
+    types: Sequence[Mention],
+    parse: Parse,
+    column: str,
+    obs: pd.DataFrame | None,
+    values: Sequence[Cells] = (),
 ) -> tuple[Cells, ...]:
     """Two groups of cells that a sentence holds against each other; one, when it is held against the rest; or none."""
     if pair := _cluster_pair(text, parse):
@@ -258,6 +432,8 @@ def find_groups(
             return (a,)
     if len(types) > 1:
         return tuple(Cells(cell_type=mention.written) for mention in types[:2])
+    if len(values) > 1:
+        return tuple(values[:2])
     if column and obs is not None and column in obs and obs[column].nunique() == 2 and column in groupings(obs):
         values = sorted(groupings(obs)[column].unique())
         return Cells(column=column, value=values[0]), Cells(column=column, value=values[1])
@@ -270,12 +446,24 @@ def find_column(text: str, obs: pd.DataFrame | None) -> str:
     if obs is None:
         return ""
     columns = {_plain(str(name)): str(name) for name in obs.columns}
+    for name in map(str, obs.columns):  # as it is written, which no everyday word is
+        if "_" in name and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
+            return name
     for match in BY.finditer(text):
         words = match[1].lower().split()
         for said in (" ".join(words), words[0]):
             if (found := _column(said, columns, obs)) is not None:
                 return found
     return ""
+
+
+def column_of_composition(text: str, obs: pd.DataFrame | None) -> str:
+    """The column whose groups' composition is asked about: "do the donors have different proportions of types?"."""
+    if obs is None or COMPOSITION.search(text) is None:
+        return ""
+    own = {name.lower(): name for name in groupings(obs)}
+    words = [word.lower() for word in re.findall(r"\w+", text)]
+    return next((own[one] for word in words for one in (word, word.removesuffix("s")) if one in own), "")
 
 
 def _column(said: str, columns: dict[str, str], obs: pd.DataFrame) -> str | None:
@@ -362,6 +550,10 @@ def _file_by_word(low: str, files: Sequence[str]) -> str:
 
 def _cluster_pair(text: str, parse: Parse) -> tuple[Cells, ...]:
     match = re.search(
+        r"^\W*(?:and\s+|compare\s+)?(\d{1,3})\s*(?:vs\.?|versus|against)\s*(\d{1,3})\W*$", text, re.IGNORECASE
+    )
+    match = match or re.search(r"\bcluster\s+#?(\d+)\b.*\bcluster\s+#?(\d+)\b", text, re.IGNORECASE)
+    match = match or re.search(
         r"\bclusters?\s+(\w+)\s*(?:and|vs\.?|versus|with|to|against|from|,|or)\s*(?:clusters?\s+)?(\d+)\b",
         text,
         re.IGNORECASE,

@@ -12,10 +12,13 @@ import tiny
 import torch
 from anndata import AnnData
 from scipy import stats
+from scipy.stats import multinomial
 
 from encoders.expression import normalise_expression
+from encoders.profiles import ProfileLikelihood
 from instructcell import analysis, batches
 from instructcell.analysis import explanation
+from instructcell.analysis.likelihood import profile_labels, profile_ratio
 from instructcell.analysis.pseudo import maximum_mean_discrepancy
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import GeneAlignmentError, InstructCellError, LabelError
@@ -268,6 +271,7 @@ class KnownEncoder:
     """Embeds a cell as the normalised level and the detection of INS and of GCG: what matters is known."""
 
     device = torch.device("cpu")
+    cell_encoder = SimpleNamespace(profiles=None)
 
     def __init__(self, genes):
         self.columns = [genes.index("INS"), genes.index("GCG")]
@@ -369,6 +373,62 @@ def test_the_language_models_odds_are_explained_without_a_readout(tiny_checkpoin
     found = analysis.explain(cells, rows_of(cells, NK)[:4], checkpoint=checkpoint, runner_up=B_CELL)
     assert found.engine == "lm" and found.runner_up == B_CELL and found.label != B_CELL
     assert found.evidence is not None and not found.table.empty
+
+
+def profiled_checkpoint(genes, labels, shares):
+    """A checkpoint whose encoder has one reference profile per label; a cell is what it is likest."""
+    profiles = ProfileLikelihood(len(shares), len(genes))
+    profiles.set_profiles(shares)
+    logs = profiles.log_profiles
+    model = SimpleNamespace(
+        device=torch.device("cpu"),
+        cell_encoder=SimpleNamespace(profiles=profiles),
+        encode_cells=lambda counts, measured: (counts / counts.sum(1, keepdim=True)) @ logs.T,
+    )
+    readout = lambda likelihood, species: torch.log_softmax(50 * likelihood, dim=-1)  # noqa: E731
+    return SimpleNamespace(model=model, processor=SimpleNamespace(genes=genes), labels=labels, readout=readout)
+
+
+@pytest.fixture
+def profiled():
+    genes = tiny.tiny_genes()[:6]
+    labels = LabelSet([Label(BETA, id="CL:0000169"), Label(ALPHA, id="CL:0000171")])
+    shares = torch.tensor([[0.6, 0.1, 0.1, 0.1, 0.05, 0.05], [0.1, 0.1, 0.5, 0.1, 0.1, 0.1]])
+    return profiled_checkpoint(genes, labels, shares), shares
+
+
+def test_the_genes_parts_sum_to_the_log_likelihood_ratio_of_the_profiles(profiled):
+    checkpoint, shares = profiled
+    counts = torch.tensor([[6.0, 2.0, 0.0, 1.0, 1.0, 3.0], [12.0, 1.0, 1.0, 4.0, 0.0, 2.0]])
+    measured = torch.tensor([True, True, True, True, True, False])
+    found = profile_ratio(checkpoint, counts, measured, *checkpoint.labels)
+    known = [(row[measured] / row[measured].sum()).numpy() for row in shares]
+    expected = np.mean(
+        [
+            (multinomial.logpmf(cell, int(cell.sum()), known[0]) - multinomial.logpmf(cell, int(cell.sum()), known[1]))
+            / cell.sum()
+            for cell in counts[:, measured].numpy()
+        ]
+    )
+    assert found.total == pytest.approx(1_000 * expected, rel=2e-3)  # the profiles are kept in half precision
+    assert found.contribution[5] == 0
+
+
+def test_a_gene_that_is_not_there_speaks_for_the_type_that_does_not_have_it(profiled):
+    checkpoint, _ = profiled
+    counts = torch.tensor([[6.0, 1.0, 0.0, 1.0, 0.5, 0.5]])
+    found = profile_ratio(checkpoint, counts, torch.ones(6, dtype=torch.bool), *checkpoint.labels)
+    assert found.contribution[0] > 0 and found.contribution[2] > 0
+    assert found.more_in_first[0] and not found.more_in_first[2]
+    assert profile_labels(checkpoint).tolist() == [0, 1]
+
+
+def test_without_a_profile_of_both_labels_there_is_no_ratio(profiled, known_checkpoint):
+    checkpoint, _ = profiled
+    with_another = SimpleNamespace(**{**vars(checkpoint), "labels": LabelSet([*checkpoint.labels, Label(NK)])})
+    counts, measured = torch.ones(1, 6), torch.ones(6, dtype=torch.bool)
+    assert profile_ratio(with_another, counts, measured, with_another.labels[0], with_another.labels[2]) is None
+    assert profile_ratio(known_checkpoint, counts, measured, *list(known_checkpoint.labels)[:2]) is None
 
 
 # ---- pseudo-cells

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import ConfigError, InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, TableReady, TextDelta
+from instructcell.grounded import Returned, unsupported
 from instructcell.interop.chat_models import name_of, open_chat_model
-from instructcell.interop.guard import Returned, unsupported
 from instructcell.interop.telling import as_text, told
 from instructcell.session import Session
 from instructcell.toolbox import TOOLS, Toolbox

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instructcell import intents, pl
+from instructcell import intents, mentions, pl, router
 from instructcell.bulk import load_screen
 from instructcell.checkpoint import load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
-from instructcell.intents import Request, find_selection
 from instructcell.labels import LabelSet
+from instructcell.pointing import find_selection
+from instructcell.requests import Request
 from instructcell.retrieval.names import load_name_book
 from instructcell.session import Session, failure
 from instructcell.toolbox.core import as_drug
@@ -319,7 +320,7 @@ def test_a_mistyped_screened_drug_is_refused_with_the_near_name_and_yes_goes_on(
 def test_names_of_screened_drugs_are_found_in_a_sentence(text, drugs):
     known = DrugSet(DrugSet.default(), also=map(as_drug, load_screen().drugs))
     genes = [(mention.start, mention.end) for mention in load_name_book().genes(text)]
-    found = [mention.drug.name for mention in intents.find_drugs(text, known, genes) if mention.drug is not None]
+    found = [mention.drug.name for mention in mentions.find_drugs(text, known, genes) if mention.drug is not None]
     assert found == drugs
 
 
@@ -561,10 +562,10 @@ class FlagEncoder:
 
 
 def test_the_nearest_exemplars_decide():
-    router = intents.Router(FlagEncoder(), [("markers", "red"), ("gene", "green"), ("help", "blue")])
-    assert router.votes("a green question")[0][0] == "gene"
-    assert router.votes("nothing like it") == [("out_of_scope", 1.0)]
-    (first, lead), (second, rest) = router.votes("red and green")[:2]
+    flags = router.Router(FlagEncoder(), [("markers", "red"), ("gene", "green"), ("help", "blue")])
+    assert flags.votes("a green question")[0][0] == "gene"
+    assert flags.votes("nothing like it") == [("out_of_scope", 1.0)]
+    (first, lead), (second, rest) = flags.votes("red and green")[:2]
     assert {first, second} == {"markers", "gene"}
     assert lead == pytest.approx(rest)
 
@@ -630,7 +631,7 @@ def test_values_of_the_file_do_not_swallow_the_types_and_drugs_of_a_question(che
         }
     )
     request = intents.understand(
-        text, router=intents.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), obs=obs
+        text, router=router.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), obs=obs
     )
     assert (None if request.selection is None else request.selection.rows.tolist()) == rows
 
@@ -651,7 +652,7 @@ def test_values_of_the_file_do_not_swallow_the_types_and_drugs_of_a_question(che
     ],
 )
 def test_a_list_of_types_is_a_choice_unless_they_are_counted(text, choices):
-    assert intents.find_choices(text, LabelSet.from_label_map()) == choices
+    assert mentions.find_choices(text, LabelSet.from_label_map()) == choices
 
 
 @pytest.mark.parametrize(
@@ -665,7 +666,7 @@ def test_a_list_of_types_is_a_choice_unless_they_are_counted(text, choices):
     ],
 )
 def test_numbers_are_told_apart(text, numbers):
-    assert intents.find_numbers(text) == numbers
+    assert mentions.find_numbers(text) == numbers
 
 
 ROUTES = [
@@ -697,7 +698,7 @@ ROUTES = [
 def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, intent):
     request = intents.understand(
         text,
-        router=intents.load_router(),
+        router=router.load_router(),
         labels=checkpoint.labels,
         drugs=DrugSet.default(),
         obs=session.adata.obs,
@@ -706,7 +707,7 @@ def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, in
 
 
 def test_no_question_of_these_tests_is_an_exemplar():
-    exemplars = {text.lower().strip(" ?.!") for _, text in intents.read_exemplars()}
+    exemplars = {text.lower().strip(" ?.!") for _, text in router.read_exemplars()}
     assert not {text.lower().strip(" ?.!") for text, _ in ROUTES} & exemplars
 
 

@@ -390,7 +390,7 @@ def test_a_group_is_ranked_and_held_against_all_other_cells(box):
 
 def test_the_groups_of_a_column_are_ranked_each(box):
     result = box.run("rank_drugs", by="leiden")
-    assert [group["group"] for group in result.facts["groups"]] == ["0", "1", "2"]
+    assert [group["group"] for group in result.facts["groups"]] == ["cluster 0", "cluster 1", "cluster 2"]
     assert set(result.tables["drugs between groups"]["against"]) == {"the other groups"}
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 from random import Random
 
-from instructcell import intents
+from instructcell import intents, requests
+from instructcell import router as routing
 from instructcell.drugs import DrugSet
 from instructcell.labels import LabelSet
+from instructcell.mentions import generic
 from instructcell.prompts import DRUG_ANSWERS
 from instructcell.resources import RESOURCES
 from instructcell.tools import drugs_of, open_checkpoint
@@ -22,16 +24,16 @@ from train.instructions import CellRecord, Task, instruction, load_catalog
 PER_TASK = 200
 TISSUES = ("PBMC", "pancreatic islet", "lung", "")
 KINDS: dict[Task, str] = {
-    "annotation": intents.ANNOTATE,
-    "drug": intents.DRUG,
-    "generation": intents.GENERATE,
-    "markers": intents.MARKERS,
+    "annotation": requests.ANNOTATE,
+    "drug": requests.DRUG,
+    "generation": requests.GENERATE,
+    "markers": requests.MARKERS,
 }
 
 
 def render(labels: LabelSet, drugs: DrugSet, *, per_task: int = PER_TASK, seed: int = 0) -> list[tuple[str, str]]:
     """(intent, text) pairs that all differ, `per_task` of each kind of request."""
-    rng, router = Random(seed), intents.load_router()
+    rng, router = Random(seed), routing.load_router()
     found: list[tuple[str, str]] = []
     for task, intent in KINDS.items():
         texts: dict[str, None] = {}
@@ -40,7 +42,7 @@ def render(labels: LabelSet, drugs: DrugSet, *, per_task: int = PER_TASK, seed: 
             prompt = instruction(task, record, rng, catalog=load_catalog(), settings=PLAIN).prompt
             sentence = " ".join(prompt.replace(CELLS, "these cells").split())
             request = intents.understand(sentence, router=router, labels=labels, drugs=drugs)
-            texts.setdefault(" ".join(intents.generic(sentence, request, router.spelled).split()))
+            texts.setdefault(" ".join(generic(sentence, request, router.spelled).split()))
         found += [(intent, text) for text in texts]
     return found
 
@@ -60,10 +62,10 @@ def main() -> None:
     """Write the table and the vectors."""
     checkpoint = open_checkpoint("mini")
     rows = render(checkpoint.labels, drugs_of(checkpoint))
-    with (RESOURCES / intents.REQUESTS).open("w", encoding="utf-8", newline="") as file:
+    with (RESOURCES / routing.REQUESTS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("intent", "text"), *rows])
-    intents.write_vectors()
+    routing.write_vectors()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Why this label and not that one: what each gene adds to the odds between them, beside what is known to mark them.
 
-The odds are those of the read-out over the cell encoder (of the language model where a checkpoint has no read-out).
+Where the encoder has reference profiles of both labels, a gene's part in the log-likelihood ratio between them
+(`likelihood`) is its `contribution`, which is exact and orders the genes. Beside it stand the odds, which are those of
+the read-out over the cell encoder (of the language model where a checkpoint has no read-out).
 Integrated gradients (Sundararajan et al. 2017, by captum) lead to these cells from cells that have the same genes at
 the average level of the file's other cells: `attribution` is what the level of a gene adds. Whether a gene is there at
 all enters the encoder as a step, which has no gradient; so the genes that may matter are also taken away one by one:
-`effect` is what the odds lose without the gene, and orders the genes.
+`effect` is what the odds lose without the gene, and orders the genes where there are no profiles.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from instructcell import batches
 from instructcell.align import AlignedCells
+from instructcell.analysis.likelihood import profile_ratio
 from instructcell.analysis.measured import checked_rows
 from instructcell.batches import AS_FOUND, Reading
 from instructcell.checkpoint import Checkpoint
@@ -39,11 +42,13 @@ N_STEPS, AT_ONCE = 16, 128  # of the path, and cells encoded together
 CANDIDATES = 20  # genes at each end, by attribution and by how many more cells have them, that are taken away
 LEAST_SHARE = 0.2  # of these cells that express a gene which is named
 LEAST_EFFECT = 0.05  # of the strongest gene's, that a gene must have to be named
-SUPPORTS, CONTRADICTS, MISSING = "supports", "contradicts", "missing"
+LEAST_ABSENT = 0.01  # as above, of a gene that is told to be absent: what is not there weighs less
+SUPPORTS, CONTRADICTS, MISSING, ABSENT = "supports", "contradicts", "missing", "absent"
 COLUMNS = [
     "gene",
     "symbol",
     "role",
+    "contribution",
     "effect",
     "attribution",
     "share_of_cells",
@@ -72,14 +77,19 @@ class Explanation:
         How many cells it is about, and the positions of those that were read (32 at most).
     table
         One row per gene that is worth naming: `gene` (human symbol), `symbol` (as the file writes it), `role`
-        ("supports", "contradicts", or "missing": a marker of the label that these cells lack), `effect` (log odds lost
-        without the gene; NaN where the cells lack it), `attribution` (integrated gradients, log odds),
-        `share_of_cells`, `mean` (counts per 10,000), `background_share`, `background_mean`, `marks` ("label",
-        "runner-up", "both" or ""), `source` of the marker or "".
+        ("supports", "contradicts", "absent": the runner-up's profile has more of it than these cells, or "missing": a
+        marker of the label that these cells lack), `contribution` (natural log per 1,000 counts, to the likelihood
+        ratio of the reference profiles; NaN without them), `effect` (log odds lost without the gene; NaN where the
+        cells lack it), `attribution` (integrated gradients, log odds), `share_of_cells`, `mean` (counts per 10,000),
+        `background_share`, `background_mean`, `marks` ("label", "runner-up", "both" or ""), `source` of the marker or
+        "".
     evidence, counter_evidence
         Markers of the label and of the runner-up in these cells, with their sources.
     engine
         "readout" or "lm": what the odds are of.
+    likelihood_ratio
+        Natural log of how much likelier 1,000 counts of these cells are under the label's reference profile than under
+        the runner-up's: the sum of all genes' contributions; None without profiles.
     """
 
     label: str
@@ -95,6 +105,7 @@ class Explanation:
     evidence: MarkerEvidence | None
     counter_evidence: MarkerEvidence | None
     engine: str = "readout"
+    likelihood_ratio: float | None = None
 
     def of(self, role: str) -> pd.DataFrame:
         """The genes of one role."""
@@ -109,6 +120,11 @@ class Explanation:
     def contradicting(self) -> pd.DataFrame:
         """Expressed genes that lower the odds of the label or mark the runner-up, the strongest first."""
         return self.of(CONTRADICTS)
+
+    @property
+    def absent(self) -> pd.DataFrame:
+        """Genes of the runner-up's profile that these cells lack or have far less of, the most telling first."""
+        return self.of(ABSENT)
 
     @property
     def missing(self) -> pd.DataFrame:
@@ -127,10 +143,11 @@ class Explanation:
 
     def _why_not(self, n: int) -> str:
         against, missing = self.contradicting.head(n), self.missing.head(n)
-        absent = "" if self.counter_evidence is None else ", ".join(self.counter_evidence.not_expressed[:n])
+        lacks = [] if self.counter_evidence is None else list(self.counter_evidence.not_expressed)
+        absent = ", ".join(dict.fromkeys([*lacks, *self.absent["symbol"]][:n]))
         parts = []
         if absent:
-            parts.append(f"Of the markers of {self.runner_up} these cells lack {absent}.")
+            parts.append(f"Of the genes of {self.runner_up} these cells lack {absent}.")
         if not against.empty:
             parts.append(f"Against it speak {_listed(against)}.")
         if not missing.empty:
@@ -199,7 +216,19 @@ def explain(
     found["attribution"] = attribution
     proof, counter = (_evidence(cells, background, genes, one, _own_names(report)) for one in (first, second))
     _mark(found, proof, counter)
-    _take_away(found, margin, counts)
+    ratio = profile_ratio(checkpoint, counts, torch.from_numpy(np.asarray(cells.measured, bool)), first, second)
+    found["contribution"] = np.nan if ratio is None else ratio.contribution.numpy().astype(np.float64)
+    found["of_label"] = np.nan if ratio is None else ratio.more_in_first.numpy().astype(np.float64)
+    found["effect"] = np.nan
+    if ratio is None:
+        _take_away(found, margin, counts, _candidates(found))
+        table = _table(found, n_genes, by="effect")
+    else:
+        named = _table(found, n_genes, by="contribution")
+        _take_away(
+            found, margin, counts, found.index[found["gene"].isin(named["gene"]) & (found["share_of_cells"] > 0)]
+        )
+        table = _table(found, n_genes, by="contribution")
     probabilities = odds.probabilities()
     positions = [checkpoint.labels.index(one.name) for one in (first, second)]
     return Explanation(
@@ -212,10 +241,11 @@ def explain(
         log_odds=log_odds,
         n_cells=len(chosen),
         rows=read,
-        table=_table(found, n_genes),
+        table=table,
         evidence=proof,
         counter_evidence=counter,
         engine=odds.engine,
+        likelihood_ratio=None if ratio is None else ratio.total,
     )
 
 
@@ -324,21 +354,24 @@ def _attribution(margin: Margin, counts: Tensor, baseline: Tensor) -> np.ndarray
     return found.detach().mean(0).cpu().numpy().astype(np.float64)
 
 
-def _take_away(found: pd.DataFrame, margin: Margin, counts: Tensor) -> None:
-    """Write `effect`: the log odds that go with each of the genes that matter most; NaN for the others."""
-    found["effect"] = np.nan
+def _candidates(found: pd.DataFrame) -> list[int]:
+    """The genes that may matter most: at both ends of the attribution and of the share of cells, and all markers."""
     expressed = found["share_of_cells"] >= LEAST_SHARE
     more = (found["share_of_cells"] - found["background_share"].fillna(0.0)).where(expressed)
     both_ends = []
     for by in (found["attribution"].where(expressed), more):
         order = by.dropna().sort_values(kind="stable").index
         both_ends += [*order[::-1][:CANDIDATES], *order[:CANDIDATES]]
-    candidates = list(dict.fromkeys([*both_ends, *found.index[expressed & (found["marks"] != "")]]))
+    return list(dict.fromkeys([*both_ends, *found.index[expressed & (found["marks"] != "")]]))
+
+
+def _take_away(found: pd.DataFrame, margin: Margin, counts: Tensor, candidates: Sequence[int] | pd.Index) -> None:
+    """Write `effect`: the log odds that go with each of some genes; it stays NaN for the others."""
     with torch.no_grad():
         whole = margin(counts).mean()
         each = max(1, AT_ONCE // len(counts))
         for start in range(0, len(candidates), each):
-            some = candidates[start : start + each]
+            some = list(candidates[start : start + each])
             without = counts.repeat(len(some), 1, 1)  # [genes, n, G]
             without[torch.arange(len(some)), :, torch.tensor(some)] = 0.0
             left = margin(without.flatten(0, 1)).unflatten(0, (len(some), -1)).mean(1)
@@ -418,17 +451,21 @@ def _mark(found: pd.DataFrame, proof: MarkerEvidence | None, counter: MarkerEvid
     found["lacking"] = found["symbol"].isin(absent) & (found["marks"] == "label")
 
 
-def _table(found: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The genes worth naming: the strongest for and against, and the label's markers that are missing."""
-    known = found.dropna(subset=["effect"])
-    known = known[known["share_of_cells"] >= LEAST_SHARE]
-    known = known[known["effect"].abs() >= LEAST_EFFECT * known["effect"].abs().max()]
-    supports = known[(known["effect"] > 0) & ~known["lacking"]].sort_values("effect", ascending=False, kind="stable")
-    against = known[known["effect"] < 0].sort_values("effect", kind="stable")
+def _table(found: pd.DataFrame, n: int, *, by: str) -> pd.DataFrame:
+    """The genes worth naming: the strongest for and against, the runner-up's that are absent, the label's missing."""
+    known = found.dropna(subset=[by])
+    strong = known[known[by].abs() >= LEAST_EFFECT * known[by].abs().max()] if len(known) else known
+    expressed = strong["share_of_cells"] >= LEAST_SHARE
+    supports = strong[(strong["of_label"] != 0) & expressed & (strong[by] > 0) & ~strong["lacking"]].sort_values(
+        by, ascending=False, kind="stable"
+    )
+    against = strong[expressed & (strong[by] < 0)].sort_values(by, kind="stable")
+    weak = known[(known["of_label"] == 0) & (known[by] > 0)]
+    absent = weak[weak[by] >= LEAST_ABSENT * known[by].abs().max()].sort_values(by, ascending=False, kind="stable")
     missing = found[found["lacking"] & found["measured"] & (found["share_of_cells"] < LEAST_SHARE)]
     parts = [
         part.head(n).assign(role=role)
-        for part, role in ((supports, SUPPORTS), (against, CONTRADICTS), (missing, MISSING))
+        for part, role in ((supports, SUPPORTS), (against, CONTRADICTS), (absent, ABSENT), (missing, MISSING))
     ]
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from instructcell.interop.agent import AgentSession
     from instructcell.interop.chat_models import open_chat_model
-    from instructcell.interop.guard import unsupported
     from instructcell.interop.langchain import InstructCellChat, MarkerRetriever, tools
     from instructcell.interop.mcp import make_server, serve
 
@@ -27,13 +26,11 @@ __all__ = [
     "open_chat_model",
     "serve",
     "tools",
-    "unsupported",
 ]
 
 _ROOMS = {
     "agent": ("AgentSession",),
     "chat_models": ("open_chat_model",),
-    "guard": ("unsupported",),
     "langchain": ("InstructCellChat", "MarkerRetriever", "tools"),
     "mcp": ("make_server", "serve"),
 }

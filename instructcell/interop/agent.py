@@ -20,8 +20,8 @@ from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Event, FilesReady, Progress, TextDelta
+from instructcell.grounded import Returned, unsupported
 from instructcell.interop.chat_models import name_of, open_chat_model
-from instructcell.interop.guard import Returned, unsupported
 from instructcell.interop.telling import written
 from instructcell.session import Answer, Session
 from instructcell.workspace import Result

@@ -102,7 +102,7 @@ def build_index(build: Build) -> None:
 
     if index_main(["--cache", str(build.cache.parent / "index")]) != 0:
         raise ResourceError("the index was not built; the line above says why.")
-    from instructcell.intents import write_vectors
+    from instructcell.router import write_vectors
 
     write_vectors()
 

@@ -175,6 +175,8 @@ class NameBook:
 
     def _symbol_in_text(self, token: str, *, shouted: bool) -> str | None:
         """The gene a word of a sentence means; a word that is also English only in capitals."""
+        if not any(map(str.isalpha, token)):  # "6.3" is an alias of a gene, and a number
+            return None
         key, how = self.human.find(token)
         looks_like_symbol = any(map(str.isdigit, token)) or (token.isupper() and not shouted)
         if len(token) < 2 or (token.lower() in ORDINARY_WORDS and (shouted or not token.isupper())):
@@ -240,6 +242,8 @@ def _titles(gene_titles: Mapping[str, str]) -> dict[Key, str]:
         key = plain_words(title)
         if len(key) > 1 or (key and len(key[0]) > 4 and key[0] not in ORDINARY_WORDS):
             titles.setdefault(key, symbol)
+            if key[0] == "keratin":  # as antibodies are sold
+                titles.setdefault(("cytokeratin", *key[1:]), symbol)
     return titles
 
 

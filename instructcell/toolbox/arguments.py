@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instructcell.errors import InstructCellError
 
 MOST_PSEUDO_CELLS = 20_000  # in one call
+EITHER = " | "  # between several types, clusters or values of which a cell may have any
 UNSURE = 0.8  # a call below this calibrated confidence is counted as weak
 
 
@@ -27,10 +28,15 @@ class Cells(Arguments):
 
     file: Annotated[str, Field(description="Name of a loaded file; the current one by default.")] = ""
     selection: Annotated[str, Field(description="Name of a selection that was kept.")] = ""
-    cell_type: Annotated[str, Field(description="Cells annotated as this type or a subtype of it, or 'unknown'.")] = ""
-    cluster: Annotated[str, Field(description="Cells of this cluster.")] = ""
+    cell_type: Annotated[
+        str,
+        Field(
+            description="Cells annotated as this type or a subtype of it, or 'unknown'; several as 'B cell | T cell'."
+        ),
+    ] = ""
+    cluster: Annotated[str, Field(description="Cells of this cluster; of several as '0 | 1'.")] = ""
     column: Annotated[str, Field(description="Column of obs that must hold `value`.")] = ""
-    value: Annotated[str, Field(description="Value of `column`.")] = ""
+    value: Annotated[str, Field(description="Value of `column`; several as 'stim | ctrl'.")] = ""
     confidence_below: Annotated[float | None, Field(ge=0, le=1, description="Annotated less confidently.")] = None
     confidence_above: Annotated[float | None, Field(ge=0, le=1, description="Annotated at least so confidently.")] = (
         None
@@ -75,7 +81,8 @@ class Annotate(OfCells):
 class Count(OfCells):
     """Arguments of `count_cells`."""
 
-    cell_type: Annotated[str, Field(description="The type to count; its subtypes are counted with it.")]
+    cell_type: Annotated[str, Field(description="The type to count, its subtypes with it; all types when empty.")] = ""
+    by: Annotated[str, Field(description="Column of obs in whose groups to count.")] = ""
 
 
 class Cluster(OfFile):
@@ -114,6 +121,8 @@ class Compare(OfCells):
     """Arguments of `compare`."""
 
     against: Annotated[Cells | None, Field(description="The other group; all other cells by default.")] = None
+    by: Annotated[str, Field(description="Column of obs: each of its groups is held against the others.")] = ""
+    genes: Annotated[tuple[str, ...], Field(description="Genes to tell of, whether they differ or not.")] = ()
     n_genes: Annotated[int, Field(ge=1, le=500, description="Genes to list for each side.")] = 20
 
 
@@ -151,6 +160,12 @@ class CompareDrug(DrugOf):
     by: Annotated[str, Field(description="Column of obs whose groups are compared, instead of two groups.")] = ""
 
 
+class DrugFacts(Arguments):
+    """Arguments of `drug_facts`."""
+
+    query: Annotated[str, Field(max_length=200, description="A drug, or a target such as EGFR; empty: all.")] = ""
+
+
 class Markers(Arguments):
     """Arguments of `markers`."""
 
@@ -176,6 +191,7 @@ class Map(OfFile):
     """Arguments of `draw_map`."""
 
     colour: Annotated[str, Field(description="Column of obs, or a gene; the cell types by default.")] = ""
+    cells: Annotated[Cells, Field(description="Cells to show among the others.")] = ALL
 
 
 class UseFile(Arguments):

@@ -13,7 +13,7 @@ from instructcell.errors import InstructCellError
 from instructcell.events import Progress
 from instructcell.labels import load_ontology
 from instructcell.retrieval.names import load_name_book
-from instructcell.toolbox.arguments import UNSURE, Cells
+from instructcell.toolbox.arguments import EITHER, UNSURE, Cells
 from instructcell.toolbox.core import Toolbox
 from instructcell.workspace import DataFile, Selection
 
@@ -90,6 +90,15 @@ def cluster_column(obs: pd.DataFrame) -> str | None:
     return next((names[name] for name in CLUSTER_COLUMNS if name in names), None)
 
 
+def listed(names: list[str], word: str) -> str:
+    """ "0, 1 and 2"."""
+    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _names_of(box: Toolbox, name: str) -> list[str]:
+    return [tools.UNKNOWN] if name == tools.UNKNOWN else with_subtypes(box.checkpoint, name)
+
+
 def _shares_id(checkpoint: Checkpoint, id: str) -> bool:
     """Whether several labels stand for one term, of which each is meant by its own name."""
     return sum(label.id == id for label in checkpoint.labels) > 1
@@ -115,10 +124,9 @@ def _by_answers(box: Toolbox, file: DataFile, cells: Cells) -> Conditions:
         types = file.adata.obs[tools.CELL_TYPE].astype(str)
         sure = file.adata.obs[tools.CONFIDENCE].to_numpy(float)
         if cells.cell_type:
-            names = (
-                [tools.UNKNOWN] if cells.cell_type == tools.UNKNOWN else with_subtypes(box.checkpoint, cells.cell_type)
-            )
-            found.append((types.isin(names).to_numpy(), f"cells called {names[0]}"))
+            each = [_names_of(box, name) for name in cells.cell_type.split(EITHER)]
+            called = listed([names[0] for names in each], "or")
+            found.append((types.isin([name for names in each for name in names]).to_numpy(), f"cells called {called}"))
         if cells.confidence_below is not None:
             usual = cells.confidence_below == UNSURE
             name = "the unsure cells" if usual else f"cells with a confidence below {cells.confidence_below:g}"
@@ -144,16 +152,21 @@ def _by_columns(box: Toolbox, file: DataFile, cells: Cells) -> Conditions:
     obs = file.adata.obs
     if cells.cluster:
         clusters = yield from clusters_of(box, file)
-        _require_value(clusters, cells.cluster, "cluster")
-        found.append(((clusters == cells.cluster).to_numpy(), f"cluster {cells.cluster}"))
+        said = cells.cluster.split(EITHER)
+        for one in said:
+            _require_value(clusters, one, "cluster")
+        called = f"cluster{'s' if len(said) > 1 else ''} {listed(said, 'and')}"
+        found.append((clusters.isin(said).to_numpy(), called))
     if cells.column:
         if cells.column not in obs:
             raise InstructCellError(
                 f"found no column '{cells.column}' in obs; there are: {', '.join(map(str, obs.columns))}"
             )
         values = obs[cells.column].astype(str)
-        _require_value(values, cells.value, cells.column)
-        found.append(((values == cells.value).to_numpy(), f"{cells.column} {cells.value}"))
+        said = [cells.value] if (values == cells.value).any() else cells.value.split(EITHER)
+        for one in said:
+            _require_value(values, one, cells.column)
+        found.append((values.isin(said).to_numpy(), f"{cells.column} {listed(said, 'or')}"))
     if cells.expresses:
         from instructcell.analysis import find_by_gene
 
@@ -170,7 +183,8 @@ def _by_place(file: DataFile, cells: Cells, others: list[Condition]) -> list[Con
         rows = np.asarray(cells.positions)
         if rows.min() < 0 or rows.max() >= n:
             raise InstructCellError(
-                f"found a position of {rows.max():,}, expected 0 to {n - 1:,}: the file has {n:,} cells"
+                f"found a position of {rows.max():,} (cell {rows.max() + 1:,}), expected 0 to {n - 1:,}: "
+                f"the file has {n:,} cells"
             )
         found.append((mask_of(rows, n), _positions_called(np.unique(rows))))
     if cells.names:

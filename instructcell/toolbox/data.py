@@ -32,6 +32,7 @@ def describe(box: Toolbox, asked: OfFile) -> Steps:
     report = file.report
     facts = {
         "file": file.name,
+        "files": list(box.workspace.files),
         "n_cells": report.n_cells,
         "n_genes": report.n_genes,
         "median_genes_per_cell": report.median_genes_per_cell,
@@ -151,7 +152,11 @@ def draw_map(box: Toolbox, asked: Map) -> Steps:
     if tools.EMBEDDING not in adata.obsm or not {tools.EMBEDDING, tools.CELL_TYPE} & box.workspace.written(file.name):
         yield from reported(tools.embed_steps(adata, checkpoint=box.checkpoint, report=file.report), "embedding cells")
         box.workspace.note_written(file.name, tools.EMBEDDING)
-    draw, facts = _coloured(file, colour)
+    shown = yield from chosen(box, asked.cells)
+    if len(shown.rows) < adata.n_obs and shown.file == file.name:
+        draw, facts = _among_the_others(file, shown)
+    else:
+        draw, facts = _coloured(file, colour)
     facts = {"file": file.name, "n_cells": adata.n_obs, **facts}
     return Result("draw_map", facts, figures={"map": draw}, file=file.name)
 
@@ -259,6 +264,18 @@ def _with_types(table: pd.DataFrame, obs: pd.DataFrame) -> pd.DataFrame:
     share = types.agg(lambda names: float(names.value_counts(normalize=True).iloc[0]))
     names = table["cluster"].astype(str)
     return table.assign(mostly=names.map(first), share_of_cluster=names.map(share))
+
+
+def _among_the_others(file: DataFile, shown: Selection) -> tuple[Callable[[], Figure], dict[str, Any]]:
+    """The map with chosen cells in front of the others."""
+    values = np.full(file.adata.n_obs, "other cells", dtype=object)
+    values[shown.rows] = shown.name
+
+    def draw() -> Figure:
+        positions = pl.map_positions(file.adata)
+        return pl.scatter(positions, pd.Series(values), names=file.adata.obs_names, title="chosen cells")
+
+    return draw, {"coloured_by": shown.name, "cells": shown.name, "n_shown": len(shown.rows)}
 
 
 def _coloured(file: DataFile, colour: str) -> tuple[Callable[[], Figure], dict[str, Any]]:

@@ -12,6 +12,7 @@ import pandas as pd
 from instructcell import tools
 from instructcell.errors import InstructCellError
 from instructcell.output import safe_cells, write_h5ad
+from instructcell.retrieval.marker_table import load_marker_table
 from instructcell.toolbox.arguments import Export, Nothing
 from instructcell.toolbox.cells import cluster_column
 from instructcell.toolbox.core import Steps, Toolbox, tool
@@ -20,6 +21,7 @@ from instructcell.toolbox.script import script_of
 from instructcell.transcript import figures_html
 from instructcell.workspace import DataFile, Result
 
+TABLES = ("HGNC", "Gene Ontology", "Cell Ontology")  # of genes' names, of their functions, of cell types
 MOST_COMPARED = 6  # values of a column that is offered for comparison
 
 
@@ -33,6 +35,7 @@ def help(box: Toolbox, asked: Nothing) -> Steps:  # noqa: A001 - the tool's name
         "n_types": len(box.able),
         "n_labels": len(box.checkpoint.labels),
         "drugs": box.drugs.names,
+        "sources": [*sorted(load_marker_table().table["source"].unique()), *TABLES],
         "file": "" if file is None else file.name,
         "n_cells": 0 if file is None else file.adata.n_obs,
     }

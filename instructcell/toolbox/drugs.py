@@ -12,12 +12,13 @@ import pandas as pd
 from instructcell import pl, tools
 from instructcell.bulk_response import LEAST_CELLS, PERCENTILE, SENSITIVITY, BulkDrugResult, DrugRanking, Groups
 from instructcell.drugs import Drug
-from instructcell.errors import InstructCellError
+from instructcell.errors import DrugError, InstructCellError
 from instructcell.events import Progress
-from instructcell.toolbox.arguments import Cells, CompareDrug, DrugOf, RankDrugs
-from instructcell.toolbox.cells import chosen, mask_of
+from instructcell.retrieval.names import load_name_book
+from instructcell.toolbox.arguments import Cells, CompareDrug, DrugFacts, DrugOf, RankDrugs
+from instructcell.toolbox.cells import chosen, cluster_column, mask_of
 from instructcell.toolbox.core import SCREENS, Steps, Toolbox, as_drug, reported, tool
-from instructcell.toolbox.types import about, coverage_facts, write_answers
+from instructcell.toolbox.types import about, coverage_facts, grouped_by, write_answers
 from instructcell.workspace import DataFile, Result, Selection
 
 ANSWERS = {
@@ -157,6 +158,54 @@ def compare_drug(box: Toolbox, asked: CompareDrug) -> Steps:
     )
 
 
+@tool(
+    DrugFacts,
+    "What is known of drugs: which can be asked about, their targets, and how well their predictions hold.",
+    needs_cells=False,
+)
+def known_drugs(box: Toolbox, asked: DrugFacts) -> Steps:
+    """One drug, the drugs of a target, or all."""
+    table = _all_drugs(box)
+    query = asked.query.strip()
+    if query:
+        try:
+            drug, route = named_drug(box, query)
+            shown = table[(table["drug"] == drug.name) & (table["route"] == route)]
+        except DrugError:
+            gene = load_name_book().gene(query) or query
+            hit = [
+                any(re.search(rf"(?<![A-Za-z]){re.escape(word)}", target, re.IGNORECASE) for word in (query, gene))
+                for target in table["target"]
+            ]
+            shown = table[hit]
+    else:
+        shown = table
+    facts = {
+        "query": query,
+        "n": len(shown),
+        "n_known": len(table),
+        "drugs": shown.head(SHOWN_DRUGS * 2),
+        "single_cell": box.drugs.names,
+        "n_screened": len(box.screen.drugs),
+        "median_spearman": float(np.median([drug.spearman for drug in box.screen.drugs])),
+        "notes": {drug.name: drug.note for drug in box.drugs if drug.name in set(shown["drug"])},
+    }
+    studies = [study for drug in box.drugs if drug.name in set(shown["drug"]) for study in drug.studies]
+    tables = {"drugs": shown} if len(shown) else {}
+    return Result("drug_facts", facts, tables=tables, sources=tuple(dict.fromkeys((*studies, SCREENS))))
+    yield
+
+
+def _all_drugs(box: Toolbox) -> pd.DataFrame:
+    """Every drug that can be asked about: `drug`, `target`, `route`, `held_out_spearman` (NaN on the cell route)."""
+    own = [(drug.name, drug.target, "cell", np.nan) for drug in box.drugs]
+    screened = [(drug.name, drug.target, "bulk", drug.spearman) for drug in box.screen.drugs]
+    columns = ["drug", "target", "route", "held_out_spearman"]
+    table = pd.DataFrame([*own, *screened], columns=columns)
+    order = table.sort_values(["route", "held_out_spearman"], ascending=[False, False], kind="stable")
+    return order.reset_index(drop=True)
+
+
 def named_drug(box: Toolbox, name: str) -> tuple[Drug, str]:
     """The drug that a name is, and the route that answers it: "cell" or "bulk".
 
@@ -235,12 +284,13 @@ def _groups(
     """The groups to compare: the values of a column among the chosen cells, or two groups."""
     file = box.workspace.require(first.file)
     if asked.by:
-        if asked.by not in file.adata.obs:
-            raise InstructCellError(
-                f"found no column '{asked.by}' in obs; there are: {', '.join(map(str, file.adata.obs.columns))}"
-            )
-        values = file.adata.obs[asked.by].astype(str).iloc[first.rows]
-        groups = {str(name): first.rows[(values == name).to_numpy()] for name in sorted(values.unique()) if name}
+        values = (yield from grouped_by(box, file, asked.by)).iloc[first.rows]
+        numbers = "cluster " if asked.by == cluster_column(file.adata.obs) else ""
+        groups = {
+            f"{numbers if name.isdigit() else ''}{name}": first.rows[(values == name).to_numpy()]
+            for name in sorted(values.unique(), key=lambda text: (text.isdigit() and len(text), text))
+            if name
+        }
     else:
         second = yield from _second(box, asked.against, first)
         groups = {first.name: first.rows, second.name: second.rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ from anndata import AnnData
 from plotly.graph_objects import Figure, Scattergl
 
 from instructcell import analysis, pl, tools
+from instructcell.analysis.likelihood import PER
 from instructcell.errors import InstructCellError
+from instructcell.events import Progress
 from instructcell.layout import map_cells
 from instructcell.toolbox.arguments import Compare, Explain, Expression, FindByGene, FindByText, OfCells
 from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, clusters_of, mask_of
 from instructcell.toolbox.core import Steps, Toolbox, tool
-from instructcell.toolbox.types import about, annotated, most_frequent_type, resolve_type
+from instructcell.toolbox.types import about, annotated, grouped_by, most_frequent_type, rival_of, type_asked
 from instructcell.workspace import DataFile, Result, Selection
 
+LEAST_CELLS = 3  # of a group that is compared
+MOST_GROUPS = 40
 GENES_TOLD = 8  # of each direction of a comparison
 REST = "all other cells"
 UNIT = "log(1 + counts per 10,000)"
@@ -31,9 +36,7 @@ def explain(box: Toolbox, asked: Explain) -> Steps:
     label = yield from most_frequent_type(box, selection)
     types = (yield from annotated(box, file))["cell_type"].iloc[selection.rows]
     rows = selection.rows[(types == label).to_numpy()]
-    against = resolve_type(box, asked.why_not) if asked.why_not else None
-    if against == label:
-        raise InstructCellError(f"most of {selection.name} are called {label}; name another type to ask why not")
+    against = rival_of(box, file, asked.why_not, label, rows) if asked.why_not else None
     found = analysis.explain(
         file.adata, rows, checkpoint=box.checkpoint, label=label, runner_up=against, report=file.report
     )
@@ -43,20 +46,26 @@ def explain(box: Toolbox, asked: Explain) -> Steps:
         "n_called": len(rows),
         "n_read": len(found.rows),
         "runner_up": found.runner_up,
-        "asked_against": against or "",
+        "asked_against": asked.why_not and type_asked(box, asked.why_not),
         "probability": found.probability,
         "runner_up_probability": found.runner_up_probability,
         "log_odds": found.log_odds,
-        **{role: _genes(found.table, role) for role in ("supports", "contradicts", "missing")},
+        "likelihood_ratio": found.likelihood_ratio,
+        "per_counts": PER,
+        **{role: _genes(found.table, role) for role in ("supports", "contradicts", "absent", "missing")},
         "sentence": found.sentence(4),
     }
-    sides = [one for one in (found.evidence, found.counter_evidence) if one is not None]
+    sides = [
+        f"{name}: {side.sentence(4)}"
+        for name, side in ((found.label, found.evidence), (found.runner_up, found.counter_evidence))
+        if side is not None
+    ]
     return Result(
         "explain",
         facts,
         tables={"genes for and against": found.table},
         sources=tuple(dict.fromkeys(str(source) for source in found.table["source"] if source)),
-        notes=(found.sentence(4), *(f"{one.cell_type}: {one.sentence(4)}" for one in sides)),
+        notes=(found.sentence(4), *sides),
         file=file.name,
         selection=selection,
         payload=found,
@@ -114,6 +123,8 @@ def compare(box: Toolbox, asked: Compare) -> Steps:
     """A rank test of every gene; the second group is all other cells by default."""
     first = yield from chosen(box, asked.cells)
     file = box.workspace.require(first.file)
+    if asked.by:
+        return (yield from _each_group(box, file, first, asked))
     if asked.against is not None:
         second = yield from chosen(box, asked.against)
     else:
@@ -134,6 +145,7 @@ def compare(box: Toolbox, asked: Compare) -> Steps:
         "test": found.method,
         "higher": {name: _differing(found.top(name, GENES_TOLD)) for name in names},
         "types": found.types,
+        **_of_asked_genes(found, asked.genes),
     }
     tables = {"genes that differ": shown, "what they mean": found.meaning}
     if not len(shown):
@@ -149,6 +161,50 @@ def compare(box: Toolbox, asked: Compare) -> Steps:
         selection=first,
         payload=found,
     )
+
+
+def _of_asked_genes(found: analysis.Comparison, genes: tuple[str, ...]) -> dict[str, Any]:
+    """What the comparison says of genes that were asked about; those too rare for the test are named."""
+    if not genes:
+        return {}
+    rows = found.table[found.table["gene"].isin(genes)]
+    columns = ["gene", "higher_in", "log2_fold_change", "p_adjusted", "significant", "share_a", "share_b"]
+    return {"asked": rows[columns], "not_tested": [gene for gene in genes if gene not in set(rows["gene"])]}
+
+
+def _each_group(box: Toolbox, file: DataFile, among: Selection, asked: Compare) -> Generator[Progress, None, Result]:
+    """The clearest genes of every group of a column, each group held against all the others."""
+    values = (yield from grouped_by(box, file, asked.by)).iloc[among.rows].to_numpy()
+    names = sorted(set(values) - {""}, key=lambda text: (len(text), text))
+    sizes = {name: int((values == name).sum()) for name in names}
+    tested = [name for name in names if LEAST_CELLS <= sizes[name] <= len(values) - LEAST_CELLS]
+    if not 1 <= len(tested) <= MOST_GROUPS:
+        raise InstructCellError(
+            f"found {len(tested)} groups of at least {LEAST_CELLS} cells in '{asked.by}', expected 1 to {MOST_GROUPS}; "
+            "name two groups instead"
+        )
+    parts, groups = [], []
+    for at, name in enumerate(tested):
+        yield Progress(at, len(tested), "comparing groups")
+        inside = values == name
+        found = analysis.compare(
+            file.adata, among.rows[inside], among.rows[~inside], names=(name, REST), report=file.report
+        )
+        top = found.top(name, asked.n_genes)
+        parts.append(top.assign(group=name))
+        row = {"group": name, "cells": sizes[name], "n_higher": int((found.table["higher_in"] == name).sum())}
+        groups.append({**row, "genes": _differing(top.head(GENES_TOLD)), **_of_asked_genes(found, asked.genes)})
+    yield Progress(len(tested), len(tested), "comparing groups")
+    table = pd.concat(parts, ignore_index=True)
+    facts = {
+        **about(among),
+        "by": asked.by,
+        "each": groups,
+        "too_small": [name for name in names if name not in tested],
+        "test": found.method,
+    }
+    tables = {"genes of each group": table} if len(table) else {}
+    return Result("compare", facts, tables=tables, file=file.name, selection=among)
 
 
 def realness(box: Toolbox, pseudo: AnnData, asked: OfCells) -> Steps:
@@ -235,7 +291,8 @@ def _laid_out(figure: Figure, n: int, each: int) -> Figure:
 
 def _genes(table: pd.DataFrame, role: str) -> list[dict[str, Any]]:
     rows = table[table["role"] == role]
-    return [{"gene": str(row.gene), "share": float(row.share_of_cells)} for row in rows.itertuples()]
+    columns = zip(rows["gene"], rows["share_of_cells"], rows["marks"], strict=True)
+    return [{"gene": str(gene), "share": float(share), "marks": str(marks)} for gene, share, marks in columns]
 
 
 def _differing(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,14 +15,17 @@ from instructcell.batches import Reading
 from instructcell.errors import InstructCellError, LabelError
 from instructcell.events import Progress
 from instructcell.generation import stream_answer
+from instructcell.labels import load_ontology
 from instructcell.retrieval import MarkerEvidence
+from instructcell.retrieval.names import load_name_book
 from instructcell.toolbox.arguments import UNSURE, Annotate, Cells, Count, OfCells
-from instructcell.toolbox.cells import chosen, with_subtypes
+from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, clusters_of, with_subtypes
 from instructcell.toolbox.core import Steps, Toolbox, reported, tool
 from instructcell.workspace import DataFile, Result, Selection
 
 FIRST_LOOK, READ_TOGETHER = 32, 16  # cells sampled for the opening sentence, and of them read in one prompt
 EVIDENCE_TYPES, EVIDENCE_GENES = 4, 4  # cell types whose markers are cited, and how many of each
+GROUP_TYPES = 4  # cell types that are told of each group
 SHOWN_BROADER = 3  # broader types, of cells that are sure of no narrower one
 
 
@@ -58,35 +61,61 @@ def annotate(box: Toolbox, asked: Annotate) -> Steps:
     )
 
 
-@tool(Count, "How many of the cells are of a type, its subtypes counted with it.")
+@tool(Count, "How many of the cells are of a type, its subtypes counted with it; or of each type, and in each group.")
 def count_cells(box: Toolbox, asked: Count) -> Steps:
     """Count in the annotation, which is made when it is not there."""
     selection = yield from chosen(box, asked.cells)
     file = box.workspace.require(selection.file)
     table = yield from annotated(box, file)
     table = table.iloc[selection.rows]
-    names = with_subtypes(box.checkpoint, asked.cell_type)
-    hits = table["cell_type"].isin(names)
+    names = with_subtypes(box.checkpoint, asked.cell_type) if asked.cell_type else []
+    hits = table["cell_type"].isin(names) if names else pd.Series(True, index=table.index)
     found = table.loc[hits, "cell_type"].value_counts()
     n = int(hits.sum())
-    evidence = _evidence_of(box, file, names[0], selection.rows[hits.to_numpy()])
-    return Result(
-        "count_cells",
-        facts={
-            **about(selection),
-            "cell_type": names[0],
-            "n": n,
-            "share": n / len(table),
-            "mean_confidence": table.loc[hits, "confidence"].mean() if n else None,
-            "parts": {str(name): int(count) for name, count in found.items()},
-        },
-        tables={"markers": tools.evidence_frame([evidence], EVIDENCE_GENES)}
-        if evidence is not None and evidence.supported
-        else {},
-        notes=() if evidence is None else (f"{evidence.cell_type}: {evidence.sentence(EVIDENCE_GENES)}",),
-        file=file.name,
-        selection=selection,
-    )
+    facts = {
+        **about(selection),
+        "cell_type": names[0] if names else "",
+        "n": n,
+        "share": n / len(table),
+        "n_all": file.adata.n_obs,
+        "mean_confidence": table.loc[hits, "confidence"].mean() if n else None,
+        "parts": {str(name): int(count) for name, count in found.items()},
+    }
+    tables = {}
+    if asked.by:
+        groups = yield from grouped_by(box, file, asked.by)
+        counted = _counted_by(table["cell_type"], hits, groups.iloc[selection.rows])
+        facts |= {"by": asked.by, "groups": counted}
+        tables["counts by group"] = counted
+    evidence = _evidence_of(box, file, names[0], selection.rows[hits.to_numpy()]) if names else None
+    if evidence is not None and evidence.supported:
+        tables["markers"] = tools.evidence_frame([evidence], EVIDENCE_GENES)
+    notes = () if evidence is None else (f"{evidence.cell_type}: {evidence.sentence(EVIDENCE_GENES)}",)
+    return Result("count_cells", facts, tables=tables, notes=notes, file=file.name, selection=selection)
+
+
+def grouped_by(box: Toolbox, file: DataFile, column: str) -> Generator[Progress, None, pd.Series]:
+    """A column of obs as text [N]; clusters and types are made when they are asked for and not there."""
+    if column == OWN_CLUSTERS:
+        return (yield from clusters_of(box, file))
+    if column == tools.CELL_TYPE:
+        return (yield from annotated(box, file))["cell_type"]
+    if column not in file.adata.obs:
+        known = ", ".join(map(str, file.adata.obs.columns))
+        raise InstructCellError(f"found no column '{column}' in obs; there are: {known}")
+    return file.adata.obs[column].astype(str)
+
+
+def _counted_by(types: pd.Series, hits: pd.Series, groups: pd.Series) -> pd.DataFrame:
+    """One row per group: `group`, `cells`, `n` of them that were asked about, `share`, and the commonest `types`."""
+    rows = []
+    for name in sorted(groups.unique(), key=lambda text: (len(text), text)):
+        inside = (groups == name).to_numpy()
+        top = types[inside].value_counts().head(GROUP_TYPES)
+        n = int(hits.to_numpy()[inside].sum())
+        told = "; ".join(f"{kind} {count / inside.sum():.0%}" for kind, count in top.items())
+        rows.append({"group": str(name), "cells": int(inside.sum()), "n": n, "share": n / inside.sum(), "types": told})
+    return pd.DataFrame(rows)
 
 
 @tool(
@@ -261,6 +290,44 @@ def resolve_type(box: Toolbox, name: str) -> str:
         close = ", ".join(box.checkpoint.labels.close_to(name, 5))
         raise LabelError(f"'{name}' is not a cell type this checkpoint knows. Close ones: {close}")
     return label.name
+
+
+def type_asked(box: Toolbox, name: str) -> str:
+    """What the checkpoint, else the ontology, calls a type that was named."""
+    label = box.checkpoint.labels.find(name)
+    if label is not None:
+        return label.name
+    known = load_name_book().cell_type(name)
+    return name if known is None else load_ontology().name(known)
+
+
+def rival_of(box: Toolbox, file: DataFile, name: str, label: str, rows: np.ndarray) -> str:
+    """The checkpoint's label that a type held against `label` stands for.
+
+    A type with several labels below it ("monocyte") stands for the one that these cells are likest.
+
+    Raises
+    ------
+    LabelError
+        The checkpoint knows no such type.
+    InstructCellError
+        The cells are of that type: there is nothing to hold against it.
+    """
+    asked = box.checkpoint.labels.find(name)
+    subtypes = with_subtypes(box.checkpoint, name) if asked is None else [asked.name]
+    names = [one for one in subtypes if box.checkpoint.labels.find(one) is not None]
+    if not names:
+        resolve_type(box, name)  # raises, with close names
+    if label in names:
+        called = label if names == [label] else f"{label}, which is a {name}"
+        raise InstructCellError(f"most of these cells are called {called}; name another type to ask why not")
+    if len(names) == 1:
+        return names[0]
+    read = np.sort(np.random.default_rng(0).permutation(rows)[:FIRST_LOOK])
+    steps = tools.annotate_steps(
+        file.adata, checkpoint=box.checkpoint, rows=read, report=file.report, labels=tuple(names), context=False
+    )
+    return str(tools.finish(steps).table["best_guess"].value_counts().index[0])
 
 
 def most_frequent_type(box: Toolbox, selection: Selection) -> Generator[Progress, None, str]:

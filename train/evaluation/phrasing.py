@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from instructcell import intents
+from instructcell import intents, requests
 from instructcell.generation import generate_cells, score_labels
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, drug_prompt, generation_prompt
+from instructcell.router import load_router
 from instructcell.tools import drugs_of
 from train import metrics
 from train.evaluation.bench import Bench
@@ -30,10 +31,10 @@ PLAIN = InstructionSettings(options=0.0, guess=0.0, contradiction=0.0, canonical
 PER_FILE = 24  # cells of each file, each asked about once in one phrasing
 PSEUDO_CELLS = 3  # made for each phrasing
 INTENTS: dict[Task, tuple[str, ...]] = {
-    "annotation": (intents.ANNOTATE, intents.SUBSET),
-    "drug": (intents.DRUG,),
-    "generation": (intents.GENERATE,),
-    "markers": (intents.MARKERS,),
+    "annotation": (requests.ANNOTATE, requests.SUBSET),
+    "drug": (requests.DRUG,),
+    "generation": (requests.GENERATE,),
+    "markers": (requests.MARKERS,),
 }
 
 
@@ -221,7 +222,7 @@ def _routing(bench: Bench, kind: Task, asked: list[tuple[CellRecord, str]]) -> d
     drugs, labels = drugs_of(bench.checkpoint), bench.checkpoint.labels
     for record, prompt in asked:
         sentence = " ".join(prompt.replace(CELLS, "these cells").split())
-        request = intents.understand(sentence, router=intents.load_router(), labels=labels, drugs=drugs)
+        request = intents.understand(sentence, router=load_router(), labels=labels, drugs=drugs)
         meant = request.intent in INTENTS[kind]
         if kind == "drug":
             meant &= [mention.drug and mention.drug.name for mention in request.drugs] == [record.drug]

@@ -1,0 +1,234 @@
+"""Sentences that are no question of their own: "and cluster 3?", "no, beta", "INS?"; what they go on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from instructcell import slots
+from instructcell.mentions import drug_by_place
+from instructcell.requests import (
+    ANNOTATE,
+    CLUSTER,
+    COMPARE,
+    COMPARE_DRUG,
+    COUNT,
+    DRUG,
+    EXPLAIN,
+    EXPRESSION,
+    FIND,
+    GENE,
+    GENERATE,
+    MAP,
+    MARKERS,
+    QUALITY,
+    RANK,
+    SELECT,
+    SUBSET,
+    Request,
+)
+
+
+def continued(request: Request, last: Request, *, corrects: bool = False) -> Request | None:
+    """The request before with the slots of this one: "and 20 alpha cells?"; None if this one stands for itself.
+
+    `corrects` when this one takes the place of the one before: what it does not name stays as it was.
+    """
+    if not request.fragment and not corrects:
+        return None
+    if not corrects and slots.CHOOSES.search(request.text) and not slots.ONLY_IN.search(request.text):
+        return None  # "only the beta cells" chooses them, whatever was asked before
+    by_intent = {
+        GENERATE: _generate,
+        MARKERS: _look_up,
+        GENE: _look_up,
+        EXPRESSION: _expression,
+        DRUG: _drug,
+        COMPARE_DRUG: _compare_drug,
+        RANK: _rank,
+        COUNT: _count,
+        COMPARE: _compare,
+        MAP: _map,
+        ANNOTATE: _annotate,
+        SUBSET: _annotate,
+        CLUSTER: _annotate,
+        FIND: _annotate,
+    }
+    found = by_intent[last.intent](request, last) if last.intent in by_intent else None
+    if found is None and last.intent in (QUALITY, EXPLAIN, SELECT) and (request.cells or request.type_name):
+        found = replace(request, intent=last.intent, why_not=last.why_not and request.type_name)
+    if found is None:
+        return None
+    if corrects and found.cells is None and not found.type_name:
+        found = replace(found, points_back=True)
+    return found
+
+
+def standing_alone(request: Request, best: str, *, loaded: bool) -> str | None:
+    """What a name by itself asks: "INS?", "gefitinib?", "cluster 2?", "beta cells?"."""
+    if request.drugs:
+        return DRUG if any(mention.drug is not None for mention in request.drugs) and not request.column else None
+    if request.genes:
+        return EXPRESSION if loaded else GENE
+    if not loaded:
+        return MARKERS if request.type_name and not request.n else None
+    if len(request.types) > 1 and slots.VERSUS.search(request.text):
+        return COMPARE
+    if slots.EVERYTHING.search(request.text) and not request.type_name and request.cells is None:
+        return SELECT
+    if slots.CHOOSES.search(request.text) or best == SELECT:
+        return SELECT if request.cells is not None or request.type_name else None
+    if request.cells is not None:
+        return SUBSET
+    if request.type_name and request.n is None:
+        return COUNT
+    return None
+
+
+def _generate(request: Request, last: Request) -> Request | None:
+    asks = request.cell_type is not None or request.n is not None or request.library_size is not None
+    if not asks or request.genes or request.selection is not None or request.drugs:
+        return None
+    return replace(
+        request,
+        intent=GENERATE,
+        cell_type=request.cell_type or last.cell_type,
+        types=request.types or (last.types if slots.BOTH.search(request.text) else ()),
+        n=last.n if request.n is None else request.n,
+        like=last.like and request.cell_type is None,
+        cells=last.cells if request.cell_type is None else None,
+        species=request.species or last.species,
+        tissue=request.tissue or last.tissue,
+        library_size=last.library_size if request.library_size is None else request.library_size,
+        points_back=last.points_back and request.cell_type is None,
+    )
+
+
+def _look_up(request: Request, last: Request) -> Request | None:
+    if request.drugs or request.cells is not None:
+        return None
+    if request.type_name and not request.gene:
+        return replace(request, intent=MARKERS)
+    return replace(request, intent=GENE) if request.gene else None
+
+
+def _expression(request: Request, last: Request) -> Request | None:
+    pointed = request.cells is not None or request.type_name or _others(request) or _everything(request)
+    if request.drugs or not (request.genes or pointed or request.column):
+        return None
+    same_cells = not pointed
+    return replace(
+        request,
+        intent=EXPRESSION,
+        genes=request.genes or last.genes,
+        gene=(request.genes or last.genes or (None,))[0],
+        column=request.column or last.column,
+        points_back=same_cells or _others(request),
+    )
+
+
+def _drug(request: Request, last: Request) -> Request | None:
+    if request.genes:
+        return None
+    if request.column:
+        return replace(request, intent=COMPARE_DRUG, drugs=request.drugs or last.drugs)
+    if request.cells is not None or request.type_name or _others(request) or _everything(request):
+        return replace(request, intent=DRUG, drugs=request.drugs or last.drugs, points_back=_others(request))
+    named = request.drugs or drug_by_place(request.text)
+    return replace(request, intent=DRUG, drugs=named, points_back=True) if named else None
+
+
+def _compare_drug(request: Request, last: Request) -> Request | None:
+    if request.genes:
+        return None
+    if request.column:
+        return replace(request, intent=COMPARE_DRUG, drugs=request.drugs or last.drugs)
+    if request.drugs:
+        return replace(request, intent=COMPARE_DRUG, groups=last.groups, column=last.column)
+    if len(request.types) > 1:
+        return replace(request, intent=COMPARE_DRUG, drugs=last.drugs)
+    if request.cells is not None or request.type_name:
+        return replace(request, intent=DRUG, drugs=last.drugs)
+    return None
+
+
+def _rank(request: Request, last: Request) -> Request | None:
+    if request.drugs:
+        return replace(request, intent=DRUG, points_back=not (request.cells or request.type_name))
+    pointed = request.cells is not None or request.type_name or request.column or _others(request)
+    if pointed or _everything(request):
+        return replace(request, intent=RANK, points_back=_others(request))
+    return replace(request, intent=RANK, points_back=True) if request.n is not None else None
+
+
+def _count(request: Request, last: Request) -> Request | None:
+    if request.genes or request.drugs:
+        return _of_genes(request)
+    if request.type_name or request.cells is not None or request.column or _others(request):
+        return replace(
+            request,
+            intent=COUNT,
+            types=request.types or last.types,
+            type_name=request.type_name or last.type_name,
+            cell_type=request.cell_type or last.cell_type,
+            column=request.column or ("" if request.cells is not None else last.column),
+        )
+    return None
+
+
+def _compare(request: Request, last: Request) -> Request | None:
+    if request.drugs:
+        return replace(request, intent=COMPARE_DRUG, groups=last.groups, column=last.column)
+    if slots.ONLY_IN.search(request.text) and request.type_name and len(last.groups) > 1:
+        groups = tuple(group.model_copy(update={"cell_type": request.type_name}) for group in last.groups)
+        return replace(request, intent=COMPARE, groups=groups)
+    own = request.cells is not None or request.type_name
+    if own and _others(request):
+        return replace(request, intent=COMPARE)
+    if slots.AGAINST.search(request.text) and last.groups and (_others(request) or request.cells or request.type_name):
+        first = last.groups[0]
+        if _others(request):
+            return replace(request, intent=COMPARE, groups=(first,))
+        said = request.cells or type(first)()
+        second = said.model_copy(update={"cell_type": request.type_name}) if request.type_name else said
+        return replace(request, intent=COMPARE, groups=(first, second))
+    pair = request.column or len(request.types) > 1 or slots.VERSUS.search(request.text)
+    if pair or request.cells is not None or request.type_name:
+        return replace(request, intent=COMPARE)
+    return _of_genes(request)
+
+
+def _map(request: Request, last: Request) -> Request | None:
+    coloured = request.genes or request.column or request.type_name or request.cells is not None
+    return replace(request, intent=MAP) if coloured and not request.drugs else None
+
+
+def _annotate(request: Request, last: Request) -> Request | None:
+    """After names of types: another group of cells, how many of another type, or a gene in them."""
+    if request.drugs:
+        return replace(request, intent=DRUG)
+    if request.genes:
+        return _of_genes(request)
+    if request.cells is not None:
+        counted = last.type_name and not last.labels and slots.COUNTS.search(last.text)
+        if counted and not request.type_name:
+            return replace(request, intent=COUNT, type_name=last.type_name, types=last.types, cell_type=last.cell_type)
+        return replace(request, intent=SUBSET)
+    if request.type_name:
+        return replace(request, intent=ANNOTATE)
+    if _others(request):
+        return replace(request, intent=SUBSET, points_back=True)
+    return None
+
+
+def _of_genes(request: Request) -> Request | None:
+    if not request.genes:
+        return None
+    return replace(request, intent=EXPRESSION, points_back=not (request.cells or request.type_name))
+
+
+def _others(request: Request) -> bool:
+    return slots.THE_OTHERS.search(request.text) is not None
+
+
+def _everything(request: Request) -> bool:
+    return slots.IN_EVERYTHING.search(request.text) is not None

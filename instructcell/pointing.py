@@ -1,0 +1,200 @@
+"""Which cells a sentence points at: by position, by name, by cluster, or by a value of a column."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from instructcell.mentions import FILLERS, NUMBER_WORDS, Spans, number_of, without
+from instructcell.requests import Selection
+from instructcell.retrieval.names import load_name_book
+from instructcell.toolbox.arguments import EITHER, Cells
+from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
+from instructcell.toolbox.data import groupings
+
+# Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
+TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
+# What stands before a value that points at cells, and behind it.
+POINTS_BEFORE = (
+    r"(?:in|from|of|for|on|only|just|where|within|among|inside|about)\s+(?:(?:the|all|my|our|those|only|group)\s+)*"
+)
+POINTS_BEHIND = r"\s+(?:cells?|samples?|group|condition|donors?|patients?|only)\b"
+Found = tuple[Selection, tuple[int, int]]  # and where the words stand that say so
+
+
+def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tuple[Selection | None, str]:
+    """The cells a sentence points at, and the sentence without those words.
+
+    Understood: "the first 20 cells", "cell 17", "cells 5 to 9", "30 random cells", a cell's own name, "cluster 3 of
+    leiden", "condition stim", "where donor is human2", "in donor human2", "the human2 cells".
+
+    Parameters
+    ----------
+    taken
+        Where the sentence names cell types and drugs: values of a column that are written there select cells only as
+        "where drug is anti-PD1".
+    """
+    if obs is None or len(obs) == 0:
+        return None, text
+    found = (
+        _by_position(text, obs)
+        or _by_name(text, obs)
+        or _by_clusters(text, obs)
+        or _by_cluster(text, obs)
+        or _by_column(text, obs, taken)
+    )
+    if found is None:
+        return None, text
+    selection, (start, end) = found
+    return selection, f"{text[:start]} {text[end:]}"
+
+
+def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
+    n, number = len(obs), rf"(\d[\d,]*|{'|'.join(NUMBER_WORDS)})"
+    if match := re.search(
+        rf"\b(first|last)\s+(?:{number}\s+)?cells?\b|\b(first|last)\s+{number}(?=\s*(?:of\s+(?:them|these|those)|ones)?\W*$)",
+        text,
+        re.IGNORECASE,
+    ):
+        end, k = (match[1] or match[3]).lower(), min(number_of(match[2] or match[4] or "one"), n)
+        rows = np.arange(k) if end == "first" else np.arange(n - k, n)
+        cells = Cells(first=k) if end == "first" else Cells(last=k)
+        return Selection(rows, f"the {end} {k:,} cells" if k > 1 else f"the {end} cell", cells), match.span()
+    random = rf"\b(?:{number}\s+random(?:ly\s+\w+)?\s+cells?|random\s+{number}\s+cells?)\b"
+    if match := re.search(random, text, re.IGNORECASE):
+        k = min(number_of(match[1] or match[2]), n)
+        rows = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
+        return Selection(rows, f"{k:,} random cells", Cells(random=k)), match.span()
+    if match := re.search(
+        r"\bcells\s+#?(\d+)\s*(?:-|to|through|\u2013)\s*#?(\d+)\b"
+        r"|^\W*(?:(?:and|or|what\s+about)\s+)*(\d+)\s*(?:-|to|through|\u2013)\s*(\d+)\W*$",
+        text,
+        re.IGNORECASE,
+    ):
+        start, stop = sorted((int(match[1] or match[3]), int(match[2] or match[4])))
+        rows = np.arange(max(start, 1) - 1, min(stop, n))
+        chosen = Selection(rows, f"cells {start:,} to {min(stop, n):,}", Cells(positions=tuple(rows.tolist())))
+        return (chosen, match.span()) if len(rows) else None
+    if match := re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE):
+        position = int(match[1]) - 1
+        if not 0 <= position < n:
+            return None
+        return Selection(np.array([position]), f"cell {position + 1:,}", Cells(positions=(position,))), match.span()
+    return None
+
+
+def _by_name(text: str, obs: pd.DataFrame) -> Found | None:
+    for match in re.finditer(r"[\w.:|-]{4,}[\w|]", text):
+        word = match[0]
+        if any(letter.isdigit() or letter in "_-|:." for letter in word) and word in obs.index:
+            return Selection(np.flatnonzero(obs.index == word), f"cell {word}", Cells(names=(word,))), match.span()
+    return None
+
+
+CLUSTER_LIST = re.compile(
+    r"\bclusters\s*#?\s*(\d+(?:\s*(?:,|and|or|&|\+|to|through|-|–)\s*(?:and\s+|clusters?\s+)?\d+)+)(?!\s*%)",
+    re.IGNORECASE,
+)
+ONE_CLUSTER_LIST = re.compile(
+    r"\bcluster\s*#?\s*(\d+(?:\s*(?:and|or|&|\+|to|through|-|–)\s*(?:clusters?\s+)?\d+))\b(?!\s*%)", re.IGNORECASE
+)
+
+
+def _by_clusters(text: str, obs: pd.DataFrame) -> Found | None:
+    """ "Clusters 0 and 1", "clusters 1 to 3"."""
+    match = CLUSTER_LIST.search(text) or ONE_CLUSTER_LIST.search(text)
+    if match is None:
+        return None
+    said = [int(number) for number in re.findall(r"\d+", match[1])]
+    if len(said) == 2 and re.search(r"to|through|[-–]", match[1]) and said[0] < said[1] <= said[0] + 50:
+        said = list(range(said[0], said[1] + 1))
+    names = tuple(dict.fromkeys(map(str, said)))
+    column = cluster_column(obs)
+    values = obs[column].astype(str) if column else pd.Series("", index=obs.index)
+    rows = np.flatnonzero(values.isin(names))
+    return Selection(rows, f"clusters {', '.join(names)}", Cells(cluster=EITHER.join(names))), match.span()
+
+
+def mentioned_values(text: str, obs: pd.DataFrame | None) -> tuple[Cells, ...]:
+    """Two or more values of one column that a text mentions, in its order: "do stim and ctrl differ?"; or none."""
+    if obs is None:
+        return ()
+    best: tuple[Cells, ...] = ()
+    for column, values in groupings(obs).items():
+        found = []
+        for value in values.unique():
+            if value.isdigit() or len(value) < 2 or value.lower() in FILLERS or TYPE_COLUMN.search(column):
+                continue
+            if match := re.search(rf"(?<![\w-]){re.escape(value)}(?:s|-treated)?(?![\w-])", text, re.IGNORECASE):
+                found.append((match.start(), Cells(column=column, value=value)))
+        if len(found) > max(1, len(best)):
+            best = tuple(cells for _, cells in sorted(found, key=lambda one: one[0]))
+    return best
+
+
+def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
+    """ "cluster 3" where the file has no clusters of its own: the ones that are computed here."""
+    if cluster_column(obs) not in (None, OWN_CLUSTERS):
+        return None
+    match = re.search(r"\bclusters?\s*(?:number|no\.?|#)?\s*(\d+)\b(?!\s+(?:of|in)\s+\w)", text, re.IGNORECASE)
+    if match is None:
+        return None
+    values = obs[OWN_CLUSTERS].astype(str) if OWN_CLUSTERS in obs else pd.Series("", index=obs.index)
+    rows = np.flatnonzero(values == match[1])
+    if OWN_CLUSTERS in obs and len(rows) == 0:
+        return None
+    return Selection(rows, f"cluster {match[1]}", Cells(cluster=match[1])), match.span()
+
+
+def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
+    """A value of a grouping column, named with its column; or alone, where only one column has it."""
+    alone: list[Found] = []
+    free = without(text, taken)
+    for column, values in groupings(obs).items():
+        name = re.escape(column).replace("_", r"[_\s]")
+        names = rf"(?<!\w)(?:{name}|cluster|group)s?" if column.lower() in CLUSTER_COLUMNS else rf"(?<!\w){name}s?"
+        for value in sorted(values.unique(), key=len, reverse=True):
+            word = rf"(?<!\w)[\"'`]?{re.escape(value)}[\"'`]?(?!\w)"
+            behind = rf"(?:\s+(?:of|in|from)\s+(?:the\s+)?{name}(?:\s+column)?)?"
+            beside = rf"{names}(?:\s+(?:number|no\.?))?\s*[:#]*\s*{word}{behind}|{word}\s+{names}(?!\w)"
+            stated = rf"{names}\s*(?:\b(?:is|equals?)\b|[=:]+)\s*{word}{behind}"
+            cells = Cells(column=column, value=value)
+            chosen = Selection(np.flatnonzero(values == value), f"{column} {value}", cells)
+            if match := re.search(stated, text, re.IGNORECASE) or re.search(beside, free, re.IGNORECASE):
+                return chosen, match.span()
+            pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
+            match = re.search(rf"{pointed}|^\W*(?:and\s+)?({word})\W*$", free, re.IGNORECASE)
+            if match and _points(column, value):
+                alone.append((chosen, match.span(match.lastindex or 0)))
+    return alone[0] if len(alone) == 1 else _no_value(text, obs)
+
+
+def _no_value(text: str, obs: pd.DataFrame) -> Found | None:
+    """A value that a column does not have, such as "donor zebra": choosing it says which there are."""
+    texts = [str(name) for name in obs.columns if not pd.api.types.is_numeric_dtype(obs[name])]
+    for column in texts:
+        if column.lower() in CLUSTER_COLUMNS or TYPE_COLUMN.search(column) or column.startswith("instructcell_"):
+            continue
+        name = re.escape(column).replace("_", r"[_\s]")
+        match = re.search(rf"\b(?:of|from|in|for|only)\s+(?:the\s+)?({name}\s+([\w-]+))\W*$", text, re.IGNORECASE)
+        if match and match[2].lower() not in FILLERS and not (obs[column].astype(str) == match[2]).any():
+            return Selection(
+                np.array([], int), f"{column} {match[2]}", Cells(column=column, value=match[2])
+            ), match.span(1)
+    return None
+
+
+def beyond(text: str, obs: pd.DataFrame | None) -> Cells | None:
+    """A cell with a number that the file does not reach: choosing it says how many there are."""
+    match = re.search(r"\bcell\s+(?:number\s+|no\.?\s+|#\s*)?(\d+)\b", text, re.IGNORECASE)
+    return Cells(positions=(int(match[1]) - 1,)) if match and obs is not None and int(match[1]) > len(obs) else None
+
+
+def _points(column: str, value: str) -> bool:
+    """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
+    if TYPE_COLUMN.search(column) or len(value) < 3 or value.isdigit() or value.lower() in FILLERS:
+        return False
+    names = load_name_book()
+    return not (names.cell_types(value) or names.cell_types(f"{value} cell"))
