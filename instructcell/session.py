@@ -328,7 +328,7 @@ class Session:
             The cells cannot be used; everything is as it was.
         """
         file = self.toolbox.open(source, name, replace_file=replace_file)
-        self._focus, self._last, self._offers = ALL, None, []
+        self._focus, self._last, self._offers, self._topic, self._compared = ALL, None, [], Topic(), None
         return file
 
     def _known(self, source: str | Path | AnnData, name: str) -> DataFile | None:
@@ -988,7 +988,10 @@ class Session:
         if self.adata is None:
             yield from self._needs_cells("To compare groups I need cells.")
             return
-        drug = next(mention.drug for mention in request.drugs if mention.drug is not None)
+        drug = next((mention.drug for mention in request.drugs if mention.drug is not None), None)
+        if drug is None:  # refused by its name, or asked for
+            yield from self._drug(request)
+            return
         groups = request.groups
         if len(groups) > 1 or (groups and not request.column):
             against = groups[1] if len(groups) > 1 else None
