@@ -6,6 +6,7 @@ and the option that its words name counts.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -191,7 +192,9 @@ def require_context(model: PreTrainedModel, n_tokens: int, what: str = "the prom
 def score_options(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, options: Sequence[str]
 ) -> torch.Tensor:
-    """Log probability of each option as the whole answer to a prompt [L]; the prompt is read once.
+    """Log probability of each option as the whole answer to a prompt [L].
+
+    The prompt is read once, then all options in one row, in which each sees the prompt and itself.
 
     Raises
     ------
@@ -200,20 +203,29 @@ def score_options(
     """
     asked = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)  # [1, T]
     answers = [answer_ids(tokenizer, option) for option in options]
-    longest = max(map(len, answers))
-    require_context(model, asked.shape[1] + longest)
-    padded = torch.full((len(answers), longest), tokenizer.pad_token_id, device=model.device)
-    for row, ids in enumerate(answers):
-        padded[row, : len(ids)] = torch.tensor(ids, device=model.device)
-    read = model(input_ids=asked, use_cache=True)
-    first = read.logits[:, -1:].expand(len(answers), -1, -1)  # [L, 1, V]
-    cache = read.past_key_values
-    cache.batch_repeat_interleave(len(answers))
-    rest = model(input_ids=padded[:, :-1], past_key_values=cache, use_cache=True).logits
-    log_probability = F.log_softmax(torch.cat([first, rest], dim=1).float(), dim=-1)
-    of_token = log_probability.gather(-1, padded.unsqueeze(-1)).squeeze(-1)  # [L, A]
-    lengths = torch.tensor([len(ids) for ids in answers], device=model.device)
-    return (of_token * (torch.arange(longest, device=model.device) < lengths[:, None])).sum(dim=1).cpu()
+    require_context(model, asked.shape[1] + max(map(len, answers)))
+    read = model(input_ids=asked, use_cache=True, **_last_logits(model))
+    option = torch.tensor([row for row, ids in enumerate(answers) for _ in ids[1:]], device=model.device)  # [A]
+    place = torch.tensor([i for ids in answers for i in range(len(ids) - 1)], device=model.device)  # [A] in its option
+    given = torch.tensor([token for ids in answers for token in ids[:-1]], device=model.device)  # [A]
+    wanted = torch.tensor([token for ids in answers for token in ids[1:]], device=model.device)  # [A]
+    own = (option[:, None] == option) & (place[:, None] >= place)  # [A, A]
+    seen = torch.cat([own.new_ones(len(own), asked.shape[1]), own], dim=1)  # [A, T + A]
+    rest = model(
+        input_ids=given[None],
+        past_key_values=read.past_key_values,
+        attention_mask=torch.where(seen, 0.0, torch.finfo(model.dtype).min).to(model.dtype)[None, None],
+        position_ids=(asked.shape[1] + place)[None],
+        use_cache=True,
+    ).logits[0]
+    first = F.log_softmax(read.logits[0, -1].float(), dim=-1)[[ids[0] for ids in answers]]  # [L]
+    later = F.log_softmax(rest.float(), dim=-1).gather(-1, wanted[:, None])[:, 0]  # [A]
+    return first.index_add(0, option, later).cpu()
+
+
+def _last_logits(model: PreTrainedModel) -> dict[str, int]:
+    """What keeps a model from scoring its vocabulary at every place of a prompt, where it can be told."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
