@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,18 @@ def annotate(
     genes: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Labels of the test cells by each peer, trained on counts [M, G] with labels [M]."""
+    said = ask(python, counts, labels, test, genes)
+    return {peer: np.array(said[peer]["labels"]) for peer in ANNOTATORS}
+
+
+def ask(
+    python: Path,
+    counts: sparse.csr_matrix,
+    labels: np.ndarray,
+    test: sparse.csr_matrix,
+    genes: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """What `run_peer.py` says of each peer: labels of the test cells, seconds and memory."""
     answers = {}
     with tempfile.TemporaryDirectory(prefix="instructcell-peers-") as name:
         train, unseen, out = (Path(name) / file for file in ("train.h5ad", "test.h5ad", "out.json"))
@@ -58,7 +71,7 @@ def annotate(
         _adata(test, genes, np.full(test.shape[0], "")).write_h5ad(unseen)
         for peer in ANNOTATORS:
             run(python, peer.lower(), train, unseen, out)
-            answers[peer] = np.array(json.loads(out.read_text(encoding="utf-8"))["labels"])
+            answers[peer] = json.loads(out.read_text(encoding="utf-8"))
     return answers
 
 
