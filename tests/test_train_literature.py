@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from encoders import CellSentenceEncoder, SentenceConfig
 from instructcell.checkpoint import Checkpoint, load_checkpoint
 from instructcell.errors import ConfigError, LabelError, LanguageModelError, ReadError
 from instructcell.genes import load_gene_table
-from instructcell.literature.cell_sentence_lm import CellSentenceLM
+from instructcell.literature.cell_sentence_lm import CellSentenceLM, CellSentenceSettings
 from instructcell.literature.language import load_causal_lm
 from instructcell.literature.reading import read_named
 from train import build
@@ -33,7 +34,7 @@ from train.build import Run
 from train.command import compare
 from train.evaluation.bench import Bench
 from train.evaluation.tasks import Target
-from train.literature import attribution, backbones, causal, protocol, report
+from train.literature import attribution, backbones, causal, costs, protocol, report, systems
 from train.literature.cells import Cells, join, load_split, some
 from train.literature.compare import (
     Column,
@@ -45,12 +46,15 @@ from train.literature.compare import (
     settings_of_entry,
     split_of,
 )
+from train.literature.interpret import Interpretation, first_genes, interpret
 from train.literature.recipe import (
     CausalSettings,
     FusionSettings,
     LiteratureRecipe,
     NeighbourSettings,
+    PlainSettings,
     ReaderSettings,
+    RerankSettings,
     is_literature,
     load_literature_recipe,
 )
@@ -434,8 +438,8 @@ def entries(lm: Path, text: str, checkpoint: Checkpoint) -> tuple[Entry, ...]:
 
 
 @pytest.fixture
-def bench(checkpoint: Checkpoint, data: Path) -> Bench:
-    return Bench(checkpoint, micro_recipe(), data, say=lambda text: None)
+def bench(checkpoint: Checkpoint, data: Path, tmp_path: Path) -> Bench:
+    return Bench(checkpoint, micro_recipe(), data, say=lambda text: None, runs=tmp_path)
 
 
 def test_the_whole_table_is_measured_kept_and_drawn(
@@ -449,7 +453,9 @@ def test_the_whole_table_is_measured_kept_and_drawn(
     assert all("accuracy" in cells[entry.name][c.name] for entry in recipe.systems for c in recipe.columns)
     assert cells["logistic regression"]["islet donor"]["accuracy"] == 1.0
     assert cells["InstructCell"]["lines"]["patients"]["groups"] >= 1
-    assert result["columns"]["islet donor"]["test_cells"] == 12 and "[1/14]" in "".join(said)
+    assert result["columns"]["islet donor"]["test_cells"] == 12 and "[1/7] InstructCell: islet donor" in "".join(said)
+    assert -1 <= cells["GenePT-s"]["islet donor"]["clusters"]["ari"] <= 1
+    assert "clusters" not in cells["GenePT-s"]["lines"] and "clusters" not in cells["majority"]["islet donor"]
 
     def measured_again(self: System, cells: Cells) -> None:
         raise AssertionError("a kept cell of the table was measured again")
@@ -457,8 +463,17 @@ def test_the_whole_table_is_measured_kept_and_drawn(
     monkeypatch.setattr(System, "fit", measured_again)
     again = Comparison(recipe, bench, tmp_path, said.append).run()
     assert again["cells"] == cells
+    result["costs"] = {
+        name: {"seconds_per_1000": seconds, "cpu_seconds_per_1000": seconds, "peak_mb": 100.0}
+        for name, seconds in (("InstructCell", 2.0), (report.CAUSAL, 50.0))
+    }
+    result["cells"][report.CAUSAL] = result["cells"].pop("emcell")
     page = report.write_comparison(result, tmp_path / "docs").read_text()
     assert "| InstructCell |" in page and "shuffling all genes costs nearly everything" in page
+    assert "25 times as fast as the cell-sentence causal route" in page
+    path = tmp_path / "docs" / "comparison.md"
+    path.write_text(page + "What did not work.\n")
+    assert report.write_comparison(result, tmp_path / "docs").read_text() == page + "What did not work.\n"
     drawn = {path.name for path in (tmp_path / "docs" / "comparison").glob("*.svg")}
     assert {"accuracy.svg", "cost.svg", "confusion_instructcell_lm.svg"} <= drawn
     assert all(name in page for name in drawn)
@@ -477,6 +492,46 @@ def test_one_system_that_fails_leaves_its_cell_open_and_the_others_go_on(bench: 
     assert "Not measured" in report.markdown(result, {})
 
 
+def test_a_column_may_ask_for_any_column_of_its_file(bench: Bench) -> None:
+    column = Column("phenotype", Target(LUNG, split="batch"), answer="response_gefitinib")
+    found = set(split_of(bench, column, CompareRecipe((column,), ())).unseen.labels)
+    assert found == {"sensitive", "resistant"}
+    with pytest.raises(ConfigError, match="has no column 'age'; expected cell_type, response or one of .*batch"):
+        split_of(bench, dataclasses.replace(column, answer="age"), CompareRecipe((column,), ()))
+
+
+def test_answers_of_a_language_model_that_stopped_are_kept(
+    split: tuple[Cells, Cells], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        """Answers some times, then is down."""
+
+        name = "failing"
+
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        def choose(self, prompt: str, options: list[str]) -> int:
+            self.times -= 1
+            if self.times < 0:
+                raise LanguageModelError("no language model answers")
+            return 0
+
+    def system(times: int) -> System:
+        monkeypatch.setattr(systems, "open_language_model", lambda *_: Failing(times))
+        made = SYSTEMS["rerank"](RerankSettings(model="chat", n_genes=4, zero_shot=True), tmp_path, tmp_path)
+        made.fit(split[0])
+        return made
+
+    cells = split[1][np.arange(6)]
+    with pytest.raises(LanguageModelError):
+        system(4).predict(cells)
+    kept = next(tmp_path.glob("answers-*.jsonl"))
+    kept.write_text(kept.read_text() + '"half an ans')  # cut off while it was written
+    answers = system(2).predict(cells)  # only the two that are missing are asked about
+    assert answers.shape == (1, 6) and set(answers[0]) == {min(split[0].labels)}
+
+
 def test_a_column_with_one_type_is_said_and_skipped(bench: Bench, tmp_path: Path) -> None:
     recipe = CompareRecipe((Column("blood", Target(BLOOD)),), (Entry("majority", system="majority"),))
     one = dataclasses.replace(bench.datasets[BLOOD], label=np.full(60, "B cell"))
@@ -486,13 +541,17 @@ def test_a_column_with_one_type_is_said_and_skipped(bench: Bench, tmp_path: Path
 
 
 def test_systems_of_a_column_see_the_same_cells_and_no_group_twice(bench: Bench) -> None:
-    known, unseen = split_of(bench, columns()[0], CompareRecipe(columns(), ()))
+    recipe = CompareRecipe(columns(), (), train_cells=20, test_cells=10)
+    found = split_of(bench, columns()[0], recipe)
+    known, unseen = found.known, found.unseen
+    assert abs(len(known) - 20) <= 3 and abs(len(unseen) - 10) <= 3 and len(found.all_known) > 23
+    assert set(known.names) < set(found.all_known.names)
     islets = bench.datasets[ISLETS]
     entry = dataclasses.replace(islets.entry, ignore_labels=("delta",))
     bench.datasets[ISLETS] = dataclasses.replace(islets, entry=entry)
-    without = split_of(bench, columns()[0], CompareRecipe(columns(), ()))
+    without = split_of(bench, columns()[0], recipe)
     assert all("pancreatic D cell" in cells.labels for cells in (known, unseen))
-    assert not any("pancreatic D cell" in cells.labels for cells in without)
+    assert not any("pancreatic D cell" in cells.labels for cells in (without.all_known, without.unseen))
     bench.datasets[ISLETS] = islets
     assert known.genes == unseen.genes and not set(known.names) & set(unseen.names)
     with pytest.raises(ConfigError, match="hold"):
@@ -510,8 +569,72 @@ def test_the_comparison_that_ships_names_known_systems_and_files() -> None:
     assert wanted <= {column.name for column in recipe.columns}
     with pytest.raises(ConfigError, match="either a recipe or a system"):
         Entry("x")
-    with pytest.raises(ConfigError, match="answer must be one of"):
-        Column("x", Target(ISLETS), answer="age")
+
+
+def test_a_row_may_be_measured_on_some_columns_and_learn_from_every_cell(bench: Bench, tmp_path: Path) -> None:
+    system = "logistic regression"
+    rows = (
+        Entry("some", system=system, columns=("islet donor",)),
+        Entry("all", system=system, columns=("islet donor",), all_cells=True),
+    )
+    recipe = CompareRecipe(columns(), rows, train_cells=6)
+    found = Comparison(recipe, bench, tmp_path, lambda text: None).run()["cells"]
+    assert [list(of) for of in found.values()] == [["islet donor"]] * 2
+    assert found["some"]["islet donor"]["learned_from"] == 6 < found["all"]["islet donor"]["learned_from"]
+    for wrong in ({"systems": (Entry("x", system=system, columns=("islets",)),)}, {"cost_column": "islets"}):
+        with pytest.raises(ConfigError, match="there is no column 'islets'; choose one of islet donor, lines"):
+            CompareRecipe(**{"columns": columns(), "systems": rows, **wrong})
+
+
+def test_vectors_that_were_kept_count_the_seconds_that_they_cost(
+    split: tuple[Cells, Cells], text_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = NeighbourSettings(text_encoder=text_folder, n_genes=6)
+    first, again, measured = (SYSTEMS["genept_s"](settings, tmp_path / str(i), tmp_path) for i in range(3))
+    vectors = first.vectors(split[0])
+    assert first.spared == 0
+    kept = next((tmp_path / "vectors").glob("*.npz"))
+    np.savez(kept, array=vectors, seconds=7.5)  # as if they had taken that long
+    assert np.array_equal(again.vectors(split[0]), vectors) and again.spared == 7.5
+    read: list[int] = []
+    monkeypatch.setattr(systems, "embed_sentences", lambda cells, *rest, **more: read.append(len(cells)) or vectors)
+    measured.recall = False
+    measured.vectors(split[0])
+    assert read == [len(split[0])]
+
+
+def test_time_and_memory_are_measured_in_a_process_of_their_own(split: tuple[Cells, Cells], tmp_path: Path) -> None:
+    job = costs.Job("10-NN", PlainSettings(), tmp_path / "fitted", tmp_path, *split, threads=1)
+    found = costs.measure_cost(job)
+    assert found["threads"] == 1 and found["peak_mb"] > 50
+    assert found["seconds_per_1000"] > 0 and found["cpu_seconds_per_1000"] >= 0
+    error = pickle.loads(pickle.dumps(LabelError("said as it is")))  # how an error of that process comes out
+    assert isinstance(error, LabelError) and str(error) == "said as it is"
+
+
+def test_types_are_explained_beside_rank_and_chance_and_markers_compared(
+    split: tuple[Cells, Cells], text_folder: str, lm_folder: Path, tmp_path: Path
+) -> None:
+    asked = Interpretation(
+        "islets", text_encoder=text_folder, n_genes=10, n_types=2, cells_per_type=2, quiz=str(lm_folder)
+    )
+    said: list[str] = []
+    found = interpret(asked, *split, tmp_path, say=said.append)
+    assert len(found["types"]) == 2 and all(row["cells"] == 2 for row in found["types"])
+    for row in found["types"]:
+        assert 0 <= row["known_by_chance"] <= 1 and len(row["first"]) == 10 and row["agreement"] <= 1
+    assert set(found["likeness"]) == {"gene texts", "symbols", "hashed symbols"}
+    assert found["quiz"]["n_questions"] > 0 and json.loads(json.dumps(found))
+    result = {"columns": {}, "cells": {}, "interpretation": found}
+    page = report.markdown(result, {})
+    assert "Are the top genes markers?" in page and "hashed symbols" in page and "Marker quiz" in page
+    stages = [dataclasses.replace(cells, labels=np.resize(["odd", "even"], len(cells))) for cells in split]
+    with pytest.raises(LabelError, match="0 of the 2 types of 'islets' have known markers"):
+        interpret(asked, *stages, tmp_path, say=said.append)
+
+
+def test_genes_that_stand_first_over_all_sentences_come_first() -> None:
+    assert first_genes([["A", "B", "C"], ["A", "C"], ["B", "A"]])[:2] == ["A", "B"]
 
 
 def test_published_patterns_are_judged_by_the_figures() -> None:
@@ -521,8 +644,53 @@ def test_published_patterns_are_judged_by_the_figures() -> None:
     table = {
         "scMPT": row(0.8), "scMPT text view": row(0.7), "scMPT expression view": row(0.85), "majority": row(0.3),
         "GenePT-s": row(0.9), "GenePT-s hashed": row(0.85), "GenePT-s shuffled": row(0.35),
+        "GenePT-s shuffled in context": row(0.4), "GenePT-s first tenth": row(0.6),
     }  # fmt: skip
-    assert [found["held"] for found in patterns(table)] == [False, True, True]
+    assert [found["held"] for found in patterns(table)] == [False, True, True, False, False]
+
+
+def test_instructcell_leads_where_it_reaches_the_interval_of_the_best() -> None:
+    def row(accuracy: float, low: float) -> dict:
+        return {"accuracy": accuracy, "accuracy_interval": [low, 1.0]}
+
+    cells = {
+        "InstructCell": {"a": row(0.8, 0.7), "b": row(0.8, 0.7), "c": row(0.9, 0.8)},
+        "10-NN": {"a": row(0.9, 0.79), "b": row(0.9, 0.85), "c": row(0.7, 0.6)},
+    }
+    found = report.leads({"columns": dict.fromkeys("abc"), "cells": cells})
+    assert [row["within"] for row in found.values()] == [True, False, True]
+    assert [row["best"] for row in found.values()] == ["10-NN", "10-NN", "InstructCell"]
+
+
+def test_a_model_from_a_quantised_file_is_saved_plain(
+    lm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers refuses to save a model that it read from GGUF, though its weights are plain numbers by then."""
+    read, tokenizer = load_causal_lm(lm_folder)
+    read.config.quantization_config = {"quant_method": "gguf"}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("The model is quantized with gguf and is not serializable")
+
+    monkeypatch.setattr(read, "save_pretrained", refuse)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: read)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
+    folder = backbones._dequantise(tmp_path / "model.gguf", tmp_path / "plain")
+    monkeypatch.undo()
+    again, _ = load_causal_lm(folder)
+    assert not hasattr(again.config, "quantization_config")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+def test_cells_of_two_species_are_asked_about_by_their_own(
+    split: tuple[Cells, Cells], monkeypatch: pytest.MonkeyPatch, lm_folder: Path
+) -> None:
+    cells = split[1][np.arange(6)]
+    cells = dataclasses.replace(cells, species=np.array(["human", "mouse"] * 3))
+    settings = CellSentenceSettings(("a", "b"), 5, cells.genes)
+    model = CellSentenceLM(*load_causal_lm(lm_folder), settings)
+    monkeypatch.setattr(model, "name", lambda words, labels, species: [(species, 1.0) for _ in words])
+    assert causal.predict(model, cells).tolist() == ["human", "mouse"] * 3
 
 
 def test_the_verb_compare_reads_its_recipe_first_and_names_a_wrong_key(tmp_path: Path) -> None:

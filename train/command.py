@@ -214,6 +214,7 @@ def compare(
     """Measure every system of the literature and the baselines on the same cells; write docs/comparison.md.
 
     Figures are kept one by one in RUNS/compare: a run that was interrupted, or got one more system, measures the rest.
+    In the project's folder benchmarks/results/comparison.json is written as well.
 
     \b
     Example:
@@ -226,7 +227,7 @@ def compare(
     from train.evaluation.bench import Bench
     from train.evaluation.peers import find_environment
     from train.literature.compare import Comparison, load_compare
-    from train.literature.report import write_comparison
+    from train.literature.report import without_answers, write_comparison
     from train.recipe import load_recipe
 
     def say(text: str) -> None:
@@ -239,6 +240,9 @@ def compare(
     if json:
         typer.echo(to_json(result))
     else:
+        results = Path("benchmarks/results")
+        if results.is_dir():  # the project's folder
+            (results / "comparison.json").write_text(to_json(without_answers(result)) + "\n", encoding="utf-8")
         typer.echo(f"The comparison is {write_comparison(result, docs)}.")
 
 

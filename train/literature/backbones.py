@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
-import json
 import tempfile
 from pathlib import Path
 
@@ -54,13 +54,13 @@ def _dequantise(gguf: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         made = Path(name) / folder.name
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config  # the saved weights are plain
-        model.save_pretrained(made)
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = copy.deepcopy(read.config)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # the saved weights are plain
+        plain = AutoModelForCausalLM.from_config(config)  # a model that was read from GGUF refuses to be saved
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(made)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(made)
-        config = json.loads((made / "config.json").read_text(encoding="utf-8"))
-        config.pop("quantization_config", None)
-        (made / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         made.rename(folder)
     return folder

@@ -102,7 +102,7 @@ def join(parts: Sequence[Cells]) -> Cells:
 
 
 def some(cells: Cells, most: int | None, seed: int) -> Cells:
-    """At most so many cells, drawn so that every label keeps its share, and at least two cells where it has them."""
+    """About so many cells, drawn so that every label keeps its share, and at least two cells where it has them."""
     if most is None or len(cells) <= most:
         return cells
     rng = np.random.default_rng(seed)

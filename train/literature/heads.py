@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from encoders import Fusion, FusionConfig, GeneReader
+from train.literature.causal import fast_bf16
 from train.literature.recipe import FusionSettings, ReaderSettings
 
 
@@ -82,7 +83,7 @@ def train_reader(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
-        bf16=settings.bf16,
+        bf16=settings.bf16 and fast_bf16(),
         use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_steps=10,

@@ -7,9 +7,12 @@ it there.
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +47,7 @@ from train.literature import causal
 from train.literature.backbones import find_backbone
 from train.literature.cells import Cells, some
 from train.literature.heads import train_fusion, train_reader
+from train.literature.recipe import to_record
 from train.metrics import log_normalise as log_expression
 
 CELLAMA_GENES = 20  # named in a sentence of CELLama where nothing else is asked for
@@ -60,7 +64,14 @@ class System(ABC):
     folder
         Where what is fitted lies.
     runs
-        Where gene vectors and backbones lie, which systems share.
+        Where gene vectors, sentence vectors and backbones lie, which systems share.
+
+    Attributes
+    ----------
+    recall
+        Whether vectors that were made before are taken as they are; False where the time to make them is measured.
+    spared
+        CPU seconds that the vectors which were taken had cost when they were made.
     """
 
     name: ClassVar[str]
@@ -68,6 +79,7 @@ class System(ABC):
     def __init__(self, settings: Any, folder: Path, runs: Path, seed: int = 0) -> None:
         self.settings, self.folder, self.runs, self.seed = settings, folder, runs, seed
         self.labels: tuple[str, ...] = ()
+        self.recall, self.spared = True, 0.0
 
     def fit(self, cells: Cells) -> None:
         """Learn from labelled cells.
@@ -87,6 +99,34 @@ class System(ABC):
     @abstractmethod
     def predict(self, cells: Cells) -> np.ndarray:
         """Labels [S, N]."""
+
+    def vectors(self, cells: Cells) -> np.ndarray | None:
+        """What the system's encoder makes of cells [N, D] before anything is learned; None where it has none."""
+        return None
+
+    def learned(self, cells: Cells) -> np.ndarray | None:
+        """The view that the system's classifier reads after training [N, D]; None where it learns none."""
+        return None
+
+    def sentences(
+        self,
+        cells: Cells,
+        text_encoder: str,
+        config: SentenceConfig,
+        frame: str = EMBEDDING_FRAME,
+        separator: str = " ",
+    ) -> np.ndarray:
+        """Unit vectors [N, D] of the cells' sentences, which systems share."""
+
+        def read() -> np.ndarray:
+            return embed_sentences(cells, text_encoder, config, frame=frame, separator=separator)
+
+        if not self.recall:
+            return read()
+        key = key_of(cells, f"sentences {text_encoder} {config} {frame!r} {separator!r}")
+        found, seconds = cached(self.runs / "vectors", key, read)
+        self.spared += seconds
+        return found
 
     def codes(self, cells: Cells) -> Tensor:
         """Class of each cell [N]."""
@@ -114,32 +154,20 @@ class ByEmbedding(System):
     separator: ClassVar[str] = " "
     usual_genes: ClassVar[int] = 0  # 0: what the context takes
 
-    def embed(self, cells: Cells) -> np.ndarray:
-        return embed_sentences(
-            cells,
-            self.settings.text_encoder,
-            sentence_config(self.settings, self.usual_genes, self.seed),
-            frame=self.frame,
-            separator=self.separator,
-        )
+    def vectors(self, cells: Cells) -> np.ndarray:
+        config = sentence_config(self.settings, self.usual_genes, self.seed)
+        return self.sentences(cells, self.settings.text_encoder, config, self.frame, self.separator)
 
     def _fit(self, cells: Cells) -> None:
-        self.known, self.truth = (
-            cached(self.runs / "vectors", self._key(cells), lambda: self.embed(cells)),
-            cells.labels,
-        )
+        self.known, self.truth = self.vectors(cells), cells.labels
         if self.settings.head == "mlp":
             self.mlp = MLPClassifier(random_state=self.seed).fit(self.known, self.truth)
 
     def predict(self, cells: Cells) -> np.ndarray:
-        vectors = self.embed(cells)
+        vectors = self.vectors(cells)
         if self.settings.head == "mlp":
             return self.mlp.predict(vectors)[None]
         return vote(self.known, self.truth, vectors, self.settings.neighbours).labels[None]
-
-    def _key(self, cells: Cells) -> str:
-        asked = {name: value for name, value in vars(self.settings).items() if name not in ("head", "neighbours")}
-        return key_of(cells, f"{self.name} {self.seed} {sorted(asked.items())}")
 
 
 class GenePTS(ByEmbedding):
@@ -162,7 +190,7 @@ class GenePTW(ByEmbedding):
 
     name = "genept_w"
 
-    def embed(self, cells: Cells) -> np.ndarray:
+    def vectors(self, cells: Cells) -> np.ndarray:
         texts = gene_texts(cells.genes, self.settings.gene_table or None)
         encoder = load_text_encoder(self.settings.text_encoder or None)
         vectors = gene_vectors(texts, encoder, cache=self.runs / "vectors")
@@ -196,6 +224,9 @@ class ScReader(System):
         reader.save(self.folder)
         self.reader = reader
 
+    def learned(self, cells: Cells) -> np.ndarray:
+        return by_pieces(cells, lambda counts, _: self.reader.embed(counts, cells.genes))
+
     def predict(self, cells: Cells) -> np.ndarray:
         parts = [
             self.reader.probabilities(cells.dense(start, start + AT_ONCE), cells.genes)
@@ -215,7 +246,7 @@ class ScMPT(System):
         if settings.views == "both" and all(kind_of(folder) == "fusion" for folder in folders):
             self.heads = [load_fusion(folder) for folder in folders]
             return
-        text, expression = self.views(cells, keep=True)
+        text, expression = self.views(cells)
         if settings.views != "both":
             one = text if settings.views == "text" else expression
             self.mlps = [
@@ -239,20 +270,23 @@ class ScMPT(System):
         views = torch.from_numpy(text), torch.from_numpy(expression)
         return np.stack([np.array(head.labels)[head.probabilities(*views).argmax(axis=1)] for head in self.heads])
 
-    def views(self, cells: Cells, *, keep: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def learned(self, cells: Cells) -> np.ndarray | None:
+        """The fused view of the first seed."""
+        if self.settings.views != "both":
+            return None
+        text, expression = (torch.from_numpy(view) for view in self.views(cells))
+        with torch.inference_mode():
+            return self.heads[0].model.embed(text, expression).numpy()
+
+    def views(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         """Text [N, T] and expression [N, E] embeddings; one that is not wanted is empty."""
-        settings = self.settings
-        config = sentence_config(settings, 0, self.seed)
-
-        def read() -> np.ndarray:
-            return embed_sentences(cells, settings.text_encoder, config)
-
-        key = key_of(cells, f"genept_s {settings.text_encoder} {config}")
-        nothing = np.zeros((len(cells), 0), np.float32)
-        text = (
-            nothing if settings.views == "expression" else cached(self.runs / "vectors", key, read) if keep else read()
-        )
-        return text, nothing if settings.views == "text" else self._expression(cells)
+        wanted, nothing = self.settings.views, np.zeros((len(cells), 0), np.float32)
+        text = expression = nothing
+        if wanted != "expression":
+            text = self.sentences(cells, self.settings.text_encoder, sentence_config(self.settings, 0, self.seed))
+        if wanted != "text":
+            expression = self._expression(cells)
+        return text, expression
 
     def _expression(self, cells: Cells) -> np.ndarray:
         if not self.settings.obsm:
@@ -282,9 +316,27 @@ class Rerank(System):
         sentences = [s for start in range(0, len(cells), AT_ONCE) for s in words(cells.dense(start, start + AT_ONCE))]
         species = str(cells.species[0]) if len(cells) else ""
         if self.settings.zero_shot:
-            return np.array(list(ask_types(sentences, self.labels, self.model, species=species)))[None]
-        votes = vote(self.known, self.truth, embed_expression(cells, self.settings.checkpoint))
-        return np.array(list(rerank(sentences, votes.candidates, self.model, species=species)))[None]
+            ask = partial(ask_types, labels=self.labels, model=self.model, species=species)
+            return self._answered(cells, lambda done: ask(sentences[done:]))
+        named = vote(self.known, self.truth, embed_expression(cells, self.settings.checkpoint)).candidates
+        return self._answered(cells, lambda done: rerank(sentences[done:], named[done:], self.model, species=species))
+
+    def _answered(self, cells: Cells, ask: Callable[[int], Iterator[str]]) -> np.ndarray:
+        """Answers, each kept as it comes: when the model stops answering, the next run goes on behind the last one."""
+        if not self.recall:
+            return np.array(list(ask(0)))[None]
+        asked = [to_record(self.settings), self.labels, self.seed]
+        path = self.folder / f"answers-{key_of(cells, json.dumps(asked, sort_keys=True))}.jsonl"
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0] if path.is_file() else ""
+        found = [str(json.loads(line)) for line in whole.splitlines()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{json.dumps(answer)}\n" for answer in found), encoding="utf-8")
+        with path.open("a", encoding="utf-8") as file:
+            for answer in ask(len(found)):
+                file.write(f"{json.dumps(answer)}\n")
+                file.flush()
+                found.append(answer)
+        return np.array(found)[None]
 
 
 class InstructCellSystem(System):
@@ -296,6 +348,9 @@ class InstructCellSystem(System):
 
     def _fit(self, cells: Cells) -> None:
         self.loaded = self.checkpoint or tools.open_checkpoint(self.settings.checkpoint)
+
+    def vectors(self, cells: Cells) -> np.ndarray:
+        return embed_expression(cells, self.loaded)
 
     def predict(self, cells: Cells) -> np.ndarray:
         if set(self.labels) <= {"sensitive", "resistant"}:
@@ -422,17 +477,19 @@ def key_of(cells: Cells, what: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def cached(folder: Path, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array that is made once and kept."""
-    path = folder / f"{key}.npy"
+def cached(folder: Path, key: str, make: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    """An array that is made once and kept, and the CPU seconds that it took where it was not made now."""
+    path = folder / f"{key}.npz"
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as kept:
+            return kept["array"], float(kept["seconds"])
+    started = time.process_time()
     array = make()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, array)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, array=array, seconds=time.process_time() - started)
     partial.replace(path)
-    return array
+    return array, 0.0
 
 
 __all__ = ["SYSTEMS", "System", "cached", "embed_expression", "embed_sentences", "fingerprint", "key_of"]
