@@ -476,3 +476,4 @@ def test_a_gene_reader_too_long_for_its_model_is_refused(
         build_reader(
             list(cells.var_names), LABELS, backbone=lm_folder, text_encoder=str(tmp_path / "encoder"), cache=tmp_path
         )
+    assert not list(tmp_path.glob("gene_vectors-*"))  # refused before the genes were embedded

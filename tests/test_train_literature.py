@@ -463,6 +463,10 @@ def test_the_whole_table_is_measured_kept_and_drawn(
     monkeypatch.setattr(System, "fit", measured_again)
     again = Comparison(recipe, bench, tmp_path, said.append).run()
     assert again["cells"] == cells
+    more = dataclasses.replace(recipe, systems=(*recipe.systems, Entry("10-NN", system="10-NN")))
+    kept = Comparison(more, bench, tmp_path, said.append, kept_only=True).run()["cells"]
+    assert kept.pop("10-NN") == {name: {"error": "not measured yet"} for name in ("islet donor", "lines")}
+    assert kept == cells
     result["costs"] = {
         name: {"seconds_per_1000": seconds, "cpu_seconds_per_1000": seconds, "peak_mb": 100.0}
         for name, seconds in (("InstructCell", 2.0), (report.CAUSAL, 50.0))

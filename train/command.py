@@ -209,6 +209,9 @@ def compare(
     runs: RUNS = Path("runs"),
     docs: Annotated[Path, typer.Option("--docs", help="Folder of comparison.md and its pictures.")] = Path("docs"),
     peers: PEERS = False,
+    kept_only: Annotated[
+        bool, typer.Option("--kept-only", help="Measure nothing: write the page from what was measured before.")
+    ] = False,
     json: JSON = False,
 ) -> None:
     """Measure every system of the literature and the baselines on the same cells; write docs/comparison.md.
@@ -236,11 +239,11 @@ def compare(
     wanted = load_compare(recipe)
     environment = find_environment() if peers else None
     bench = Bench(load_checkpoint(wanted.checkpoint), load_recipe(wanted.recipe), find_data(data), say=say, runs=runs)
-    result = Comparison(wanted, bench, runs / "compare", say=say, peers=environment).run()
+    result = Comparison(wanted, bench, runs / "compare", say=say, peers=environment, kept_only=kept_only).run()
     if json:
         typer.echo(to_json(result))
     else:
-        results = Path("benchmarks/results")
+        results = docs.parent / "benchmarks" / "results"
         if results.is_dir():  # the project's folder
             (results / "comparison.json").write_text(to_json(without_answers(result)) + "\n", encoding="utf-8")
         typer.echo(f"The comparison is {write_comparison(result, docs)}.")

@@ -103,15 +103,14 @@ def build_reader(
         The backbone is no causal model, or its context is too short for the genes.
     """
     texts = gene_texts(genes, gene_table)
+    lm, asked, n_genes = None, [], sizes.get("n_genes", GeneReaderConfig.n_genes)
+    if backbone is not None:  # looked at before the genes are embedded, which takes long
+        lm, tokenizer = load_causal_lm(backbone)
+        asked = tokenizer(instruction)["input_ids"]
+        require_context(lm, len(asked) + n_genes + 1, f"an instruction with {n_genes} genes")
     vectors = gene_vectors(texts, load_text_encoder(text_encoder), cache=cache)
     matrix = torch.from_numpy(np.stack(list(vectors.values())))
-    config = GeneReaderConfig(n_vector=matrix.shape[1], n_classes=len(labels), with_lm=backbone is not None, **sizes)
-    lm, asked = None, []
-    if backbone is not None:
-        whole, tokenizer = load_causal_lm(backbone)
-        asked = tokenizer(instruction)["input_ids"]
-        require_context(whole, len(asked) + config.n_genes + 1, f"an instruction with {config.n_genes} genes")
-        lm = whole
+    config = GeneReaderConfig(n_vector=matrix.shape[1], n_classes=len(labels), with_lm=lm is not None, **sizes)
     inputs = {
         "backbone": str(backbone) if backbone is not None else None,
         "text_encoder": text_encoder,

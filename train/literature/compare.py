@@ -31,6 +31,7 @@ from train.literature.systems import SYSTEMS, System
 from train.recipe import read_settings
 
 FORMAT = 2  # of the kept figures
+NOT_YET = "not measured yet"
 PEERS = {  # name of the row: peer of `run_peer.py`, its labels and its time of training
     "CellTypist": ("CellTypist", "labels", "train_seconds"),
     "scVI, 10-NN": ("scANVI", "scvi_labels", "scvi_seconds"),
@@ -112,6 +113,8 @@ class Comparison:
         Where the figures lie, one JSON each, with gene vectors and what systems fitted.
     peers
         Python of the peers' environment; None: CellTypist, scVI and scANVI are not run.
+    kept_only
+        Whether only what was measured before is put together and nothing is measured.
     """
 
     recipe: CompareRecipe
@@ -119,6 +122,7 @@ class Comparison:
     folder: Path
     say: Callable[[str], None] = print
     peers: Path | None = None
+    kept_only: bool = False
 
     def run(self) -> dict[str, Any]:
         """The whole table: columns, cells {system: {column: figures}}, costs {system: ...} and the interpretation."""
@@ -129,7 +133,8 @@ class Comparison:
         for place, entry in enumerate(recipe.systems, start=1):
             for column in recipe.columns:
                 if column.name in splits and (not entry.columns or column.name in entry.columns):
-                    self.say(f"[{place}/{len(recipe.systems)}] {entry.name}: {column.name}")
+                    if not self.kept_only:
+                        self.say(f"[{place}/{len(recipe.systems)}] {entry.name}: {column.name}")
                     table[entry.name][column.name] = self._cell(entry, column, splits[column.name])
         for column in recipe.columns if self.peers else ():
             if column.name in splits:
@@ -163,6 +168,8 @@ class Comparison:
         kept = _kept(path)
         if kept is not None:
             return kept
+        if self.kept_only:
+            return {"error": NOT_YET}
         try:
             made = self._system(system, settings, self._fitted(key))
             found = measure_system(made, known, unseen, clusters=column.answer == "cell_type")
@@ -194,6 +201,8 @@ class Comparison:
             key = self._key([system, to_record(settings)], split.known, split.unseen)
             path = self.folder / "costs" / f"{_slug(entry.name)}-{key}-{self.recipe.threads}.json"
             kept = _kept(path)
+            if kept is None and self.kept_only:
+                continue
             if kept is None:
                 self.say(f"time and memory: {entry.name}")
                 job = Job(
@@ -217,6 +226,8 @@ class Comparison:
             key = self._key([system, to_record(settings)], split.known, split.unseen)
             path = self.folder / "maps" / f"{_slug(entry.name)}-{key}.json"
             kept = _kept(path)
+            if kept is None and self.kept_only:
+                continue
             if kept is None:
                 self.say(f"map: {entry.name}")
                 try:
@@ -240,6 +251,8 @@ class Comparison:
         key = self._key(["interpretation", asdict(asked)], split.known, split.unseen)
         path = self.folder / "interpretation" / f"{_slug(asked.column)}-{key}.json"
         kept = _kept(path)
+        if kept is None and self.kept_only:
+            return {"error": NOT_YET}
         if kept is None:
             self.say(f"genes and markers: {asked.column}")
             try:
@@ -255,6 +268,8 @@ class Comparison:
         known, unseen = split.known, split.unseen
         path = self.folder / "cells" / f"peers--{_slug(column.name)}-{self._key(['peers'], known, unseen)}.json"
         kept = _kept(path)
+        if kept is None and self.kept_only:
+            return {name: {"error": NOT_YET} for name in PEERS}
         if kept is None:
             assert self.peers is not None
             self.say(f"{column.name}: {', '.join(PEERS)}")
