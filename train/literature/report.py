@@ -59,10 +59,19 @@ def markdown(result: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
     for name in drawn:
         if name.startswith("confusion"):
             lines += _picture(name, drawn, name.replace("_", " "))
-    failed = [(s, c, row["error"]) for s, of in result["cells"].items() for c, row in of.items() if "error" in row]
-    if failed:
-        lines += ["", "## Not measured", "", *(f"- {system}, {column}: {error}" for system, column, error in failed)]
+    lines += _failures(result)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _failures(result: Mapping[str, Any]) -> list[str]:
+    """Cells of the table that stayed open, and why."""
+    columns: dict[tuple[str, str], list[str]] = {}
+    for system, of in result["cells"].items():
+        for column, row in of.items():
+            if "error" in row:
+                columns.setdefault((system, row["error"]), []).append(column)
+    rows = [f"- {system}, {'; '.join(names)}: {error}" for (system, error), names in columns.items()]
+    return ["", "## Not measured", "", *rows] if rows else []
 
 
 def without_answers(result: Mapping[str, Any]) -> dict[str, Any]:
