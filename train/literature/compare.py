@@ -295,8 +295,6 @@ def _peer(said: Mapping[str, Any], labels: str, fit: str, unseen: Cells) -> dict
     answers = np.array(said[labels])
     found = {**protocol.measure(unseen.labels, answers), "cells": len(unseen), "answers": answers.tolist()}
     found |= {"fit_seconds": round(said[fit], 1), "peak_mb": round(said["peak_mb"], 1)}
-    if "annotate_seconds" in said:
-        found["seconds_per_1000"] = round(said["annotate_seconds"] / len(unseen) * 1000, 3)
     return found
 
 

@@ -180,11 +180,11 @@ def costs_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, of in result["cells"].items():
         row = dict(result.get("costs", {}).get(name, {}))
-        for key in ("fit_seconds", "seconds_per_1000", "peak_mb"):  # the latter two say only peers in their cells
+        for key in ("fit_seconds", "peak_mb"):  # memory only of peers, which say it themselves
             values = [cell[key] for cell in of.values() if key in cell]
             if values and key not in row:
                 row[key] = float(np.mean(values))
-        if "peak_mb" in row:
+        if row:
             found[name] = row
     return found
 
@@ -262,7 +262,7 @@ def draw(result: Mapping[str, Any]) -> dict[str, str]:
         return drawn
     with rc_context(STYLE):
         drawn["accuracy"] = svg(_accuracies(result))
-        if costs_of(result):
+        if result.get("costs"):
             drawn["cost"] = svg(_cost_picture(result))
         if result.get("maps"):
             drawn["maps"] = svg(_maps(result["maps"]))
