@@ -354,7 +354,8 @@ def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, m
         return _filled(replace(request, intent=command))
     if request.fragment and (alone := standing_alone(request, best, loaded=loaded)) is not None:
         return _filled(replace(request, intent=alone))
-    if loaded and request.type_name == "" and (unheard := _unheard_type(request)):
+    unheard = _unheard_type(request) if loaded and not request.type_name and best not in (QUALITY, FIND) else ""
+    if unheard:
         return replace(request, intent=COUNT, types=(unheard,), type_name=unheard)
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
     groups = slots.COMPARES.search(request.text) or request.column or slots.EACH_GROUP.search(request.text)
@@ -398,12 +399,17 @@ def _unheard_type(request: Request) -> str:
 def _supported(request: Request, votes: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """The votes for what the sentence has words of; a count of one type or of all is the annotation's to tell."""
     shares: dict[str, float] = {}
+    without = 0.0
     for intent, share in votes:
         if intent == COUNT and not _counts_groups(request):
             intent = ANNOTATE
         if _has_support(request, intent):
             shares[intent] = shares.get(intent, 0.0) + share
-    return sorted(shares.items(), key=lambda vote: -vote[1]) or [(OUT_OF_SCOPE, 1.0)]
+        else:
+            without += share
+    if without > max(shares.values(), default=0.0):  # it sounds like a question about cells, and is about none
+        shares[OUT_OF_SCOPE] = shares.get(OUT_OF_SCOPE, 0.0) + without
+    return sorted(shares.items(), key=lambda vote: -vote[1])
 
 
 def _has_support(request: Request, intent: str) -> bool:
@@ -458,7 +464,8 @@ def _command(request: Request, best: str, *, loaded: bool, made: bool) -> str | 
     if loaded and slots.RESTORES.search(text) and not request.file:
         return SELECT
     names = request.type_name or request.gene or request.cells or request.drugs or request.column
-    pointed = loaded and (_points_at(request) or slots.DOUBT.search(text) or slots.SETTLED.search(text))
+    hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
+    pointed = loaded and (_points_at(request) or any(hint.search(text) for hint in hints))
     if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and not (names or pointed):
         return None
     known_drug = any(mention.drug is not None for mention in request.drugs)
@@ -644,7 +651,10 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
 
 
 def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
-    if not loaded or best in (RANK, QUALITY, GENERATE, DRUG, COMPARE_DRUG, DOWNLOAD, EXPRESSION, HELP):
+    if not loaded or best in (RANK, DRUG, COMPARE_DRUG, DOWNLOAD, EXPRESSION, HELP):
+        return None
+    chooses = slots.CHOOSES.search(request.text) and request.type_name and request.n is None
+    if best in (QUALITY, GENERATE) and (not chooses or slots.MAKES.search(request.text)):
         return None
     if best in (EXPLAIN, COMPARE) and (slots.COMPARES.search(request.text) or slots.WHY.search(request.text)):
         return None

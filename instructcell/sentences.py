@@ -72,7 +72,7 @@ COMMAND = re.compile(rf"^\W*{BEGINS}", re.IGNORECASE)
 LINKING = frozenset(
     """
     a about again ah all alone also an and anything as at be but by cell cells celltype celltypes cluster clusters
-    course dear drug drugs enough everything exclusively fine first for from gene genes group groups hm hmm i in
+    course dear drug drugs else enough everything exclusively fine first for from gene genes group groups hm hmm i in
     instead into it its just last like me mean meant more my nd need no not now of oh ok okay on one ones only oops or
     other others our per plain please pls population rather really resistant rest right same second sensitive so sorry
     sth such sure than that the their them then there these they this those though time to together too treatment

@@ -1078,7 +1078,8 @@ class Session:
 
     def _out_of_scope(self, request: Request) -> Answer:
         names = load_name_book()
-        if (names.genes(request.text) or names.cell_types(request.text)) and not slots.INJECTION.search(request.text):
+        asks_other = slots.INJECTION.search(request.text) or slots.NOT_READ.search(request.text)
+        if (names.genes(request.text) or names.cell_types(request.text)) and not asks_other:
             result = yield from self._call("knowledge", question=request.text[:2000])
             if result.facts["supported"]:
                 yield TextDelta(answer_of(result))

@@ -210,7 +210,8 @@ QUESTIONS = [
 
 def cheap_questions():
     """Questions of every kind that is answered without reading cells anew, over genes, types and groups."""
-    genes = ["INS", "GCG", "SST", "PPY", "CD3D", "CD8A", "NKG7", "MS4A1", "LYZ", "GNLY", "KRT19", "PECAM1", "FOXP3"]
+    genes = ["INS", "GCG", "SST", "PPY", "CD3D", "CD8A", "NKG7", "MS4A1", "LYZ", "GNLY", "KRT19", "PECAM1", "FOXP3",
+             "CD79A", "IL7R", "CD14", "FCGR3A", "GZMB"]  # fmt: skip
     types = ["B cell", "T cell", "NK cell", "beta cell", "alpha cell", "delta cell", "acinar cell", "ductal cell"]
     groups = ["the stim cells", "the ctrl cells", "cluster 0", "cluster 1", "the first 7 cells", "the last 9 cells"]
     drugs = ["gefitinib", "afatinib", "PLX4720", "Islettinib"]
@@ -232,7 +233,7 @@ def test_no_answer_of_more_than_three_hundred_states_what_no_tool_returned(sessi
         turn = ask(session, question)
         wrong[question] = unsupported(turn.answer, Returned.by(turn.results, question)) if turn.results else ()
     assert {question: claims for question, claims in wrong.items() if claims} == {}
-    assert sum(bool(turn.results) for turn in session.history) > 200 and len(session.history) >= 250
+    assert sum(bool(turn.results) for turn in session.history) > 200 and len(session.history) > 300
 
 
 @pytest.mark.parametrize(
