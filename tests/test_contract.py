@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 QUESTIONS = (
     "Which cell types are these?",
     "How many B cells are there in cluster 1?",
-    "Would gefitinib work on these cells?",
+    "Would gefitinib work on all cells?",
     "Generate 6 B cells and compare them with the real ones",
     "Which of these express MS4A1?",
 )

@@ -333,7 +333,7 @@ def test_with_an_account_nobody_else_comes_in_and_no_log_holds_the_password(
         assert httpx.post(f"{address}gradio_api/call/ask", json=body, trust_env=False, timeout=WAIT).status_code == 401
         with pytest.raises((ValueError, httpx.HTTPError, gradio_client.exceptions.AuthenticationError)):
             client_of(address, auth=("biologist", "wrong"))
-        client = client_of(address, users=[("biologist", "hunter2:x")])
+        client = client_of(address, auth=("biologist", "hunter2:x"))
         assert "MS4A1" in client.predict("What marks a B cell?", api_name="/ask")["answer"]
     finally:
         built.close(verbose=False)

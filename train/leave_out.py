@@ -243,7 +243,8 @@ def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict
     probabilities = run.probabilities(cells, rows)
     free, among = summed(probabilities, free_groups), summed(probabilities, groups)
     embedding = run.read_out(cells, rows)[1]
-    seen = FileContext.of(run.labels, probabilities, embedding, CONTEXT).apply(probabilities, embedding)
+    context = FileContext.of(run.labels, probabilities, embedding, CONTEXT)
+    seen = context.apply(probabilities, context.nearest(embedding))
     here = [any(run.labels[column].name in tissue_labels for column in columns) for _, columns in free_groups]
     return {
         "rows": rows,
