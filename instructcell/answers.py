@@ -485,7 +485,7 @@ def generated_text(result: Result) -> str:
         share = percent(facts["share_read_back"])
         back = f"Read back, {share} of {facts['n_read_back']} are called {facts['cell_type']}. Seed {facts['seed']}."
     return (
-        f"Generated **{facts['n']:,} pseudo-cells: {facts['cell_type']}**"
+        f"Generated **{facts['n']:,} pseudo-cell{'s' if facts['n'] != 1 else ''}: {facts['cell_type']}**"
         f"{f' ({sample})' if sample else ''}{like}, integer counts over {facts['n_genes']:,} genes, "
         f"median library size {facts['median_library_size']:,}, median {facts['median_genes']:,} genes per cell. "
         f"{back}\n\n"

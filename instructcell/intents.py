@@ -158,8 +158,10 @@ def read(
     selection, rest = find_selection(text, obs, taken)
     n, library_size, seed = find_numbers(slots.RESOLUTION.sub(" ", rest))
     apart = [gene for gene in genes if not any(gene.start < m.end and m.start < gene.end for m in types)]
-    # No cell type is meant by a drug's or a gene's name, however near it is.
-    for written in (*(drug.written for drug in named_drugs), *(gene.written for gene in apart)):
+    # No cell type is meant by a drug's or a gene's name, however near it is; but "NGN3 high progenitor" is a type.
+    title = written_type(rest, labels)
+    of_genes = [gene.written for gene in apart if gene.written == title or gene.written not in title]
+    for written in (*(drug.written for drug in named_drugs), *of_genes):
         rest = rest.replace(written, " ")
     cell_type = find_cell_type(rest, labels)
     cells = slots.find_cells(text, obs, None if selection is None else selection.cells)
@@ -494,7 +496,7 @@ def _command(request: Request, best: str, *, loaded: bool, made: bool) -> str | 
 
 def _about_drug_facts(request: Request, best: str, *, known_drug: bool, **_: bool) -> str | None:
     """ "Which EGFR inhibitors do you know?", "what is the target of gefitinib?", "how good are these predictions?" """
-    asks = slots.DRUG_KNOWLEDGE.search(request.text)
+    asks = slots.DRUG_KNOWLEDGE.search(request.text) or (not request.drugs and slots.AN_INHIBITOR.search(request.text))
     return DRUG_FACTS if asks and (known_drug or slots.DRUGS.search(request.text) or best == DRUG_FACTS) else None
 
 

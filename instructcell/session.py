@@ -872,7 +872,8 @@ class Session:
         if named is None and (like is None or self.adata is None):
             yield TextDelta(f"Which cell type shall I generate? I can do: {'; '.join(self.toolbox.able)}.")
             return
-        n = USUAL_PSEUDO_CELLS if request.n is None else request.n
+        usual = 1 if slots.ONE.search(request.text) else USUAL_PSEUDO_CELLS
+        n = usual if request.n is None else request.n
         if n < 1:
             raise InstructCellError(f"found n={n}, expected at least 1 pseudo-cell; ask for 1 or more")
         if n > MOST_PSEUDO_CELLS:

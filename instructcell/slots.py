@@ -75,9 +75,15 @@ DRUG_KNOWLEDGE = re.compile(
     r"|\bhow\s+(?:was|were|is|are|do|did|much)\b.*\b(?:predict\w*|drug)\b.*\b(?:trained|made|learn\w*|work|get|validated|tested|trust)\b"
     r"|\b(?:trained|validated|learned|tested)\b.*\b(?:predict\w*|drugs?)\b|\b(?:predict\w*|drugs?)\b.*\b(?:trained|validated|learned)\b"
     r"|\b(?:how|what)\s+(?:many|kinds?\s+of|sorts?\s+of|other)\s+drugs?\b|\b(?:list|name)\s+(?:of\s+)?(?:all\s+)?(?:the\s+|your\s+)?(?:known\s+)?drugs\b"
-    r"|\b(?:do|does)\s+you\s+know\s+(?:any|some|an?|other)\b.*\b(?:drugs?|inhibitors?|compounds?)\b|\bany\s+\S+\s+inhibitors?\b|\ban?\s+\S+\s+inhibitor\b",
+    r"|\b(?:do|does)\s+you\s+know\s+(?:any|some|an?|other)\b.*\b(?:drugs?|inhibitors?|compounds?)\b|\bany\s+\S+\s+inhibitors?\b",
     re.IGNORECASE,
 )
+ONE = re.compile(  # pseudo-cell; "the one with most counts" is no number
+    r"(?<!the )(?<!this )(?<!that )(?<!which )\b(?:one|an?\s+(?:single|lone|solitary))\b"
+    r"(?!\s+(?:of|with|that|who|which|more\s+time|word|sentence|answer|line)\b)",
+    re.IGNORECASE,
+)
+AN_INHIBITOR = re.compile(r"\ban?\s+\S+\s+inhibitor\b", re.IGNORECASE)  # which, behind a drug's name, says what it is
 TARGET_CLASS = re.compile(
     r"\b([A-Za-z][\w-]*)(?:[\s-]+(?:directed|targeting|targeted))?[\s-]+(?:inhibitors?|blockers?|antagonists?)\b",
     re.IGNORECASE,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from instructcell import sentences, slots
+from instructcell import intents, requests, sentences, slots
+from instructcell.checkpoint import load_checkpoint
+from instructcell.router import load_router
 from instructcell.toolbox.arguments import Cells
+from instructcell.tools import drugs_of
 
 
 @pytest.mark.parametrize(
@@ -90,3 +93,37 @@ def test_two_groups_are_one_where_they_differ_in_one_thing():
     assert slots.either((alpha, stim)) is None
     assert slots.find_group_again("and the second group?", (alpha, beta)) == beta
     assert slots.find_group_again("the others", (alpha, beta)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "one"),
+    [
+        ("generate one B cell", True),
+        ("make a single alpha cell", True),
+        ("generate the one with most counts again", False),
+        ("generate B cells, one word is enough", False),
+        ("generate beta cells", False),
+    ],
+)
+def test_one_cell_is_a_number_and_the_one_is_not(text, one):
+    assert bool(slots.ONE.search(text)) is one
+
+
+@pytest.mark.parametrize(
+    ("text", "intent"),
+    [
+        ("will these cells shrug off ZD-1839, an EGFR inhibitor?", requests.DRUG),
+        ("do you know an EGFR inhibitor?", requests.DRUG_FACTS),
+    ],
+)
+def test_what_a_named_drug_is_does_not_turn_a_question_about_cells_into_one_about_drugs(text, intent):
+    checkpoint = load_checkpoint("mini")
+    asked = intents.understand(text, router=load_router(), labels=checkpoint.labels, drugs=drugs_of(checkpoint))
+    assert asked.intent == intent
+
+
+def test_a_type_with_the_name_of_a_gene_in_it_is_a_type():
+    checkpoint = load_checkpoint("mini")
+    text = "Roll me one new NGN3 high progenitor"
+    asked = intents.understand(text, router=load_router(), labels=checkpoint.labels, drugs=drugs_of(checkpoint))
+    assert asked.intent == requests.GENERATE and asked.cell_type is not None and "Ngn3-high" in asked.cell_type.name
