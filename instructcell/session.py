@@ -734,6 +734,7 @@ class Session:
             return
         elif slots.OTHERS.search(request.text) and not slots.EVERYTHING.search(request.text):
             said = said.model_copy(update={"others": True})
+        cells: Cells | None = None
         try:
             cells = yield from self._within(request, said)
             result = yield from self._call("select", cells=cells)

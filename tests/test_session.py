@@ -97,6 +97,17 @@ def test_coverage_is_told(session):
     assert "of the model's genes were measured" in said(session.send(TYPES))
 
 
+def test_a_selection_of_no_cell_is_refused_by_name(session, monkeypatch):
+    def nothing(*_, **__):
+        raise InstructCellError("none of the 9 cells is in 'cells called B cell'")
+        yield
+
+    monkeypatch.setattr(session, "_cells", nothing)  # nothing among those talked about, nor in the whole file
+    monkeypatch.setattr(session.toolbox, "steps", nothing)
+    failed = [event for event in session.send("keep only the B cells") if isinstance(event, Failed)]
+    assert len(failed) == 1 and "none of the 9 cells" in failed[0].message
+
+
 def test_a_selection_gets_an_answer_of_its_own(session, adata):
     events = list(session.send("What are the first 5 cells?"))
     table = next(event.table for event in events if isinstance(event, TableReady) and event.name == "cells")
