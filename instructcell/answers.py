@@ -16,6 +16,7 @@ from instructcell.workspace import Result
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
 SHOWN_GENES = 6
 NO_DECISION = "It is a graded prediction from expression, for research; it is not a treatment decision."
+PLACES = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 Facts = Mapping[str, Any]
 
 
@@ -43,7 +44,7 @@ def annotation_text(result: Result) -> str:
     if facts["n_cells"] == 1:
         text = _one_cell_text(facts["cell"], whose)
     else:
-        text = f"\n\n**{whose}: {facts['n_cells']:,} cells**\n\n{_composition(facts)}\n"
+        text = f"\n\n**{whose}: {many(facts['n_cells'], 'cell')}**\n\n{_composition(facts)}\n"
     if facts["labels"]:
         text += choices_text(facts["labels"])
     if result.notes:
@@ -124,8 +125,11 @@ def _weak_text(facts: Facts) -> str:
     between = ""
     if facts["doubt"] and facts["doubt"]["between"][1]:
         first, second = facts["doubt"]["between"]
-        between = f" Most often ({facts['doubt']['cells']:,} cells) the doubt is between {first} and {second}."
-    said = f"{facts['n_weak']:,} cells ({percent(facts['weak_share'])}) have a confidence below {limit:g}.{between}"
+        between = f" Most often ({many(facts['doubt']['cells'], 'cell')}) the doubt is between {first} and {second}."
+    said = (
+        f"{many(facts['n_weak'], 'cell')} ({percent(facts['weak_share'])}) {'has' if facts['n_weak'] == 1 else 'have'} "
+        f"a confidence below {limit:g}.{between}"
+    )
     return f"\n**Weak points.** {said}{_broader_text(facts['broader'])}\n"
 
 
@@ -145,17 +149,22 @@ def count_text(result: Result) -> str:
     """How many of the cells are of the type that was asked about, its subtypes counted; in each group, if asked."""
     facts = result.facts
     asked, n, total, whose = facts["cell_type"], facts["n"], facts["n_cells"], titled(facts["cells"])
+    if "place" in facts:
+        return _place_text(facts)
     if not asked:
         of_all = f" of {facts['n_all']:,}" if facts["n_all"] != total else ""
+        share = f" ({percent(facts['share_of_all'])})" if of_all else ""
         named = _counted(list(facts["parts"].items())[:SHOWN_TYPES])
         more = " and others in the table" if len(facts["parts"]) > SHOWN_TYPES else ""
-        text = f"**{whose}**: {total:,}{of_all} cells. They were called {named}{more}.\n"
+        cells = "cell" if total == 1 else "cells"
+        text = f"**{whose}**: {total:,}{of_all} {cells}{share}. They were called {named}{more}.\n"
     elif n == 0:
-        return f"None of the {total:,} cells ({whose}) was called {asked}.\n"
+        return f"None of the {many(total, 'cell')} ({whose}) was called {asked}.\n"
     else:
         parts = "" if list(facts["parts"]) == [asked] else f" ({_counted(facts['parts'].items())})"
         text = (
-            f"{n:,} of {total:,} cells ({percent(facts['share'])}; {whose}) were called {asked}{parts}; "
+            f"{n:,} of {many(total, 'cell')} ({percent(facts['share'])}; {whose}) {'was' if n == 1 else 'were'} called "
+            f"{asked}{parts}; "
             f"mean confidence {facts['mean_confidence']:.2f}.\n"
         )
     if facts.get("by"):
@@ -165,25 +174,50 @@ def count_text(result: Result) -> str:
     return text + "".join(f"\n- {note}\n" for note in result.notes)
 
 
+def _place_text(facts: Facts) -> str:
+    """The group of a place by size, and the others behind it."""
+    place, by = facts["place"], facts.get("by", "")
+    ordinal = PLACES.get(abs(place), f"{abs(place)}th")
+    which = ("largest" if place > 0 else "smallest") if abs(place) == 1 else ""
+    which = which or (f"{ordinal} largest" if place > 0 else f"{ordinal} smallest")
+    named = titled(facts["named"]) if not by else _group_name(by, facts["named"])
+    kind = quoted(_column_name(by)) if by else "cell type"
+    text = (
+        f"The {which} of {many(facts['n_groups'], 'group')} by {kind} is **{named}**: {facts['named_n']:,} of "
+        f"{many(facts['n'], 'cell')} ({percent(facts['named_share'])}; {titled(facts['cells'])}).\n"
+    )
+    if by:
+        rows = sorted(facts["groups"], key=lambda row: -row["n"])
+        sizes = [(_group_name(by, row["group"]), row["n"]) for row in rows]
+    else:
+        sizes = list(facts["parts"].items())
+    return f"{text}\nBy size: {_counted(sizes[:SHOWN_TYPES])}.\n"
+
+
 def _group_line(row: Facts, asked: str, by: str) -> str:
     """One group of a count."""
     if asked:
-        return f"- {_group_name(by, row['group'])}: {row['n']:,} of {row['cells']:,} cells ({percent(row['share'])})\n"
-    return f"- {_group_name(by, row['group'])}: {row['cells']:,} cells ({row['types']})\n"
+        share = percent(row["share"])
+        return f"- {_group_name(by, row['group'])}: {row['n']:,} of {many(row['cells'], 'cell')} ({share})\n"
+    return f"- {_group_name(by, row['group'])}: {many(row['cells'], 'cell')} ({row['types']})\n"
 
 
 def explain_text(result: Result) -> str:
     """Why a type, and why not another."""
     facts = result.facts
     label, other = facts["label"], facts["runner_up"]
-    called = f"{facts['n_called']:,} of {facts['n_cells']:,} cells" if facts["n_cells"] > 1 else "This cell"
+    called = f"{facts['n_called']:,} of {many(facts['n_cells'], 'cell')}" if facts["n_cells"] > 1 else "This cell"
     were = "were" if facts["n_cells"] > 1 else "was"
     opening = f"**{titled(facts['cells'])}**: {called} {were} called **{label}**"
     chances = (
         f"the reader gives it {facts['probability']:.3f}, and {facts['runner_up_probability']:.3f} to **{other}**"
-        f"{'' if facts['asked_against'] else ', the runner-up'}"
+        f"{'' if facts['asked_against'] and not facts['already'] else ', the runner-up'}"
     )
     lines = [f"{opening}; {chances} (mean over {facts['n_read']:,})."]
+    if facts["already"]:
+        asked = facts["asked_against"]
+        kind = "" if asked == label else f": {label} is a kind of {asked}"
+        lines.insert(0, f"They are called {asked} already{kind}.\n")
     for role, words in (
         ("supports", f"Speak for {label} and against {other}"),
         ("absent", f"{other[:1].upper()}{other[1:]} has more of, and these cells lack or have little of"),
@@ -246,7 +280,7 @@ def _values(column: Facts) -> str:
         return f"{column['least']:.4g} to {column['most']:.4g}"
     n, top = column["n_values"], column["top"]
     if n > 50:
-        return f"{n:,} values"
+        return f"{many(n, 'value')}"
     more = ", and others" if n > len(top) else ""
     return ", ".join(f"{quoted(name)} {count:,}" for name, count in top.items()) + more
 
@@ -261,34 +295,45 @@ def quality_text(result: Result) -> str:
     if facts["mitochondrial_share"] is not None:
         mito = f"median mitochondrial share {percent(facts['mitochondrial_share'])}"
     lines = [
-        f"**Quality of {titled(facts['cells'])}** ({facts['n_cells']:,} cells): {depth}, median "
+        f"**Quality of {titled(facts['cells'])}** ({many(facts['n_cells'], 'cell')}): {depth}, median "
         f"{facts['median_genes']:,.0f} genes per cell; {mito}.",
-        f"- {facts['n_deep']:,} cells ({percent(facts['deep_share'])}) are more than three times as deep as the median "
-        "cell, as doublets are.",
-        f"- {facts['n_low_quality']:,} cells ({percent(facts['low_quality_share'])}) are outliers in depth, genes or "
-        "mitochondrial share.",
+        f"- {many(facts['n_deep'], 'cell')} ({percent(facts['deep_share'])}) {_are(facts['n_deep'])} more than three "
+        "times as deep as the median cell, as doublets are.",
+        f"- {many(facts['n_low_quality'], 'cell')} ({percent(facts['low_quality_share'])}) "
+        f"{_are(facts['n_low_quality'])} outliers in depth, genes or mitochondrial share.",
     ]
+    lines += [_quality_line(row, facts["by"]) for row in facts["groups"]]
     lines += [f"- {warning[:1].upper()}{warning[1:]}" for warning in facts["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _quality_line(row: Facts, by: str) -> str:
+    """The quality of one group."""
+    depth = "" if row["median_counts"] is None else f"median {row['median_counts']:,.0f} counts, "
+    share = row["mitochondrial_share"]
+    mito = "" if share is None else f", median mitochondrial share {percent(share)}"
+    return (
+        f"- {_group_name(by, row['group'])} ({many(row['cells'], 'cell')}): {depth}median {row['median_genes']:,.0f} "
+        f"genes{mito}; {percent(row['low_quality_share'])} outliers"
+    )
 
 
 def cluster_text(result: Result) -> str:
     """The clusters with the type that most of their cells were called."""
     facts = result.facts
     made = f"Leiden, resolution {facts['resolution']:g}"
-    lines = [f"**{facts['n_clusters']} clusters** of {facts['n_cells']:,} cells ({made}):\n"]
+    lines = [f"**{many(facts['n_clusters'], 'cluster')}** of {many(facts['n_cells'], 'cell')} ({made}):\n"]
     for row in facts["clusters"]:
         mostly = f", mostly {row['mostly']} ({percent(row['share_of_cluster'])})" if row.get("mostly") else ""
-        lines.append(f"- cluster {row['cluster']}: {row['cells']:,} cells ({percent(row['share'])}){mostly}")
+        lines.append(f"- cluster {row['cluster']}: {many(row['cells'], 'cell')} ({percent(row['share'])}){mostly}")
     return "\n".join(lines) + "\n"
 
 
 def select_text(result: Result) -> str:
     """Which cells are "these" from now on."""
     facts = result.facts
-    text = (
-        f"**{titled(facts['cells'])}**: {facts['n_cells']:,} of {facts['n_all']:,} cells ({percent(facts['share'])})."
-    )
+    share = percent(facts["share"])
+    text = f"**{titled(facts['cells'])}**: {facts['n_cells']:,} of {many(facts['n_all'], 'cell')} ({share})."
     if facts.get("types"):
         text += f" They were called {_types(facts['types'])}."
     return text + (" *These cells* now means them.\n" if facts["n_cells"] < facts["n_all"] else " All cells again.\n")
@@ -301,7 +346,7 @@ def find_text(result: Result) -> str:
     if facts["n_cells"] == 0:
         return f"No cell of the {facts['n_among']:,} fits that. I read it as {read_as}.\n"
     text = (
-        f"**{facts['n_cells']:,} of {facts['n_among']:,} cells** ({percent(facts['share'])}) fit, by their "
+        f"**{facts['n_cells']:,} of {many(facts['n_among'], 'cell')}** ({percent(facts['share'])}) fit, by their "
         f"{facts['how']}. I read it as {read_as}."
     )
     if facts.get("types"):
@@ -313,10 +358,9 @@ def map_text(result: Result) -> str:
     """What the map is coloured by."""
     facts = result.facts
     if "n_shown" in facts:
-        return (
-            f"The map of {facts['n_cells']:,} cells, with {titled(facts['cells'])} ({facts['n_shown']:,}) in front.\n"
-        )
-    return f"The map of {facts['n_cells']:,} cells, coloured by {quoted(_column_name(facts['coloured_by']))}.\n"
+        shown = f"{titled(facts['cells'])} ({facts['n_shown']:,})"
+        return f"The map of {many(facts['n_cells'], 'cell')}, with {shown} in front.\n"
+    return f"The map of {many(facts['n_cells'], 'cell')}, coloured by {quoted(_column_name(facts['coloured_by']))}.\n"
 
 
 def use_file_text(result: Result) -> str:
@@ -325,8 +369,8 @@ def use_file_text(result: Result) -> str:
     others = [name for name in facts["files"] if name != facts["file"]]
     told = f" {' and '.join(map(titled, others))} {'are' if len(others) > 1 else 'is'} kept as well." if others else ""
     return (
-        f"We now talk about **{titled(facts['file'])}**: {facts['n_cells']:,} cells, {facts['n_genes']:,} genes."
-        f"{told}\n"
+        f"We now talk about **{titled(facts['file'])}**: {many(facts['n_cells'], 'cell')}, "
+        f"{many(facts['n_genes'], 'gene')}.{told}\n"
     )
 
 
@@ -335,7 +379,7 @@ def close_file_text(result: Result) -> str:
     facts = result.facts
     text = f"{titled(facts['closed'])} is closed, with its selections and results."
     if facts["file"]:
-        return f"{text} We now talk about **{titled(facts['file'])}** ({facts['n_cells']:,} cells).\n"
+        return f"{text} We now talk about **{titled(facts['file'])}** ({many(facts['n_cells'], 'cell')}).\n"
     return f"{text} No cells are loaded now.\n"
 
 
@@ -362,7 +406,7 @@ def expression_text(result: Result) -> str:
     lines = []
     for row in facts["genes"]:
         lines.append(
-            f"**{row['gene']}** is expressed by {row['expressing']:,} of {row['cells']:,} cells "
+            f"**{row['gene']}** is expressed by {row['expressing']:,} of {many(row['cells'], 'cell')} "
             f"({percent(row['share_of_cells'])}; {titled(facts['cells'])}), mean {row['mean']:.2f} "
             f"{facts['unit']}."
         )
@@ -389,8 +433,9 @@ def compare_text(result: Result) -> str:
         return _each_group_text(result)
     first, second = facts["groups"]
     lines = [
-        f"**{titled(first['name'])}** ({first['cells']:,} cells) and **{titled(second['name'])}** "
-        f"({second['cells']:,}): {facts['n_significant']:,} of {facts['n_tested']:,} genes differ ({facts['test']})."
+        f"**{titled(first['name'])}** ({many(first['cells'], 'cell')}) and **{titled(second['name'])}** "
+        f"({second['cells']:,}): {facts['n_significant']:,} of {many(facts['n_tested'], 'gene')} differ "
+        f"({facts['test']})."
     ]
     for name, genes in facts["higher"].items():
         told = ", ".join(
@@ -429,7 +474,7 @@ def _each_group_text(result: Result) -> str:
     ]
     for row in facts["each"]:
         told = ", ".join(gene["gene"] for gene in row["genes"][:SHOWN_GENES]) or "none is clearly higher"
-        lines.append(f"- {_group_name(facts['by'], row['group'])} ({row['cells']:,} cells): {told}")
+        lines.append(f"- {_group_name(facts['by'], row['group'])} ({many(row['cells'], 'cell')}): {told}")
         lines += [f"  {line}" for line in _asked_genes(row, titled(row["group"]), "all other cells")]
     if facts["too_small"]:
         lines.append(
@@ -443,11 +488,11 @@ def known_drugs_text(result: Result) -> str:
     facts = result.facts
     if not facts["n"]:
         return (
-            f"I know no drug or target called {quoted(facts['query'])}, of {facts['n_known']:,} drugs. "
+            f"I know no drug or target called {quoted(facts['query'])}, of {many(facts['n_known'], 'drug')}. "
             f"Ask *which drugs do you know?* for the names.\n"
         )
     about = f" for {quoted(facts['query'])}" if facts["query"] else ""
-    lines = [f"**{facts['n']:,} drugs{about}**, of {facts['n_known']:,} that can be asked about:\n"]
+    lines = [f"**{many(facts['n'], 'drug')}{about}**, of {facts['n_known']:,} that can be asked about:\n"]
     for row in facts["drugs"]:
         hold = (
             "learned from single cells"
@@ -486,8 +531,8 @@ def generated_text(result: Result) -> str:
         back = f"Read back, {share} of {facts['n_read_back']} are called {facts['cell_type']}. Seed {facts['seed']}."
     return (
         f"Generated **{facts['n']:,} pseudo-cell{'s' if facts['n'] != 1 else ''}: {facts['cell_type']}**"
-        f"{f' ({sample})' if sample else ''}{like}, integer counts over {facts['n_genes']:,} genes, "
-        f"median library size {facts['median_library_size']:,}, median {facts['median_genes']:,} genes per cell. "
+        f"{f' ({sample})' if sample else ''}{like}, integer counts over {many(facts['n_genes'], 'gene')}, "
+        f"median library size {facts['median_library_size']:,}, median {many(facts['median_genes'], 'gene')} per cell. "
         f"{back}\n\n"
         "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
         "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
@@ -515,7 +560,7 @@ def realness_text(result: Result) -> str:
         f"{lead}\n\n- distance (MMD) to the real cells {facts['mmd']:.3f}, between two halves of the real cells "
         f"{facts['mmd_floor']:.3f}: {facts['mmd_ratio']:.1f} times\n"
         f"- zeros: {percent(facts['zero_fraction'])} generated, {percent(facts['zero_fraction_real'])} real"
-        f"{correlation}{counts}\n\nCompared over {facts['n_genes']:,} genes; the map shows both.\n"
+        f"{correlation}{counts}\n\nCompared over {many(facts['n_genes'], 'gene')}; the map shows both.\n"
     )
 
 
@@ -529,14 +574,14 @@ def drug_text(result: Result) -> str:
     sensitive = "more sensitive than the middle cell line" if bulk else "sensitive"
     resistant = "the others less" if bulk else f"{facts['n_resistant']:,} resistant"
     text = (
-        f"**{facts['drug']}**, {titled(facts['cells'])}: {facts['n_sensitive']:,} of {facts['n_cells']:,} cells "
+        f"**{facts['drug']}**, {titled(facts['cells'])}: {facts['n_sensitive']:,} of {many(facts['n_cells'], 'cell')} "
         f"({percent(facts['sensitive_share'])}) are predicted {sensitive}, {resistant}; mean "
         f"probability of being sensitive {facts['mean_p']:.2f}"
     )
     text += f", mean percentile among the cell lines {facts['mean_percentile']:.1f}.\n" if bulk else ".\n"
     if facts["by_type"]:
         lines = [
-            f"- {row['cell_type']}: mean {row['mean_p']:.2f} ({row['cells']:,} cells)"
+            f"- {row['cell_type']}: mean {row['mean_p']:.2f} ({many(row['cells'], 'cell')})"
             for row in facts["by_type"][:SHOWN_TYPES]
         ]
         text += "\nMean probability by cell type:\n\n" + "\n".join(lines) + "\n"
@@ -548,9 +593,11 @@ def drug_text(result: Result) -> str:
 def rank_text(result: Result) -> str:
     """The screened drugs by predicted sensitivity, and those that hit a group more than what it is held against."""
     facts = result.facts
-    lines = [f"**{facts['n_drugs']:,} drugs of the cell-line screens, by predicted sensitivity of the pooled cells**"]
+    lines = [
+        f"**{many(facts['n_drugs'], 'drug')} of the cell-line screens, by predicted sensitivity of the pooled cells**"
+    ]
     for group in facts["groups"]:
-        lines.append(f"\n**{titled(group['group'])}** ({group['cells']:,} cells), the most sensitive first:\n")
+        lines.append(f"\n**{titled(group['group'])}** ({many(group['cells'], 'cell')}), the most sensitive first:\n")
         lines += [
             f"- **{row['drug']}** (target {row['target'] or 'not known'}): percentile {row['percentile']:.1f} among "
             f"the cell lines; Spearman {row['held_out_spearman']:.2f} on lines left out"
@@ -574,8 +621,7 @@ def _more_text(group: Facts, facts: Facts) -> str:
     if not group["n_more"]:
         return f"To no drug is it surely more sensitive than {against} ({limit})."
     told = ", ".join(f"{row['drug']} (difference {row['difference']:.2f})" for row in group["more"])
-    drugs = "drug" if group["n_more"] == 1 else "drugs"
-    return f"It is more sensitive than {against} to {group['n_more']:,} {drugs} ({limit}), most to: {told}."
+    return f"It is more sensitive than {against} to {many(group['n_more'], 'drug')} ({limit}), most to: {told}."
 
 
 def compare_drug_text(result: Result) -> str:
@@ -583,7 +629,7 @@ def compare_drug_text(result: Result) -> str:
     facts = result.facts
     lines = [f"**Predicted response to {facts['drug']}**:\n"]
     lines += [
-        f"- {titled(row['group'])} ({row['cells']:,} cells): mean probability of being sensitive "
+        f"- {titled(row['group'])} ({many(row['cells'], 'cell')}): mean probability of being sensitive "
         f"{row['mean_p_sensitive']:.2f}, {percent(row['sensitive_share'])} predicted sensitive"
         for row in facts["groups"]
     ]
@@ -654,7 +700,8 @@ def restart_text(result: Result) -> str:
 def export_text(result: Result) -> str:
     """What was written."""
     names = ", ".join(quoted(name) for name in result.facts["files"])
-    return f"{result.facts['n_files']} files are ready: {names}.\n"
+    n = result.facts["n_files"]
+    return f"{many(n, 'file')} {'is' if n == 1 else 'are'} ready: {names}.\n"
 
 
 def which_cells_text(n_cells: int, groups: Mapping[str, Sequence[str]]) -> str:
@@ -665,6 +712,15 @@ def which_cells_text(n_cells: int, groups: Mapping[str, Sequence[str]]) -> str:
         f"I do not find those cells. Name some of the {n_cells:,}: *the first 20 cells*, *cells 5 to 9*, *cell 17*, "
         f"a cell's own name{by_group}."
     )
+
+
+def many(n: int, noun: str) -> str:
+    """A number with its noun: "1 cell", "2,000 cells"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def titled(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from instructcell import slots
@@ -25,7 +26,13 @@ from instructcell.requests import (
     SELECT,
     SUBSET,
     Request,
+    Topic,
 )
+from instructcell.toolbox.arguments import Cells
+
+UNHEARD = re.compile(
+    r"\b(?!(?:QC|UMAP|DEG|PCA|CSV|NK|DC|OK|DNA|RNA|FACS|PBMC)s?\b)[A-Z][A-Z0-9-]{2,}\b"
+)  # as symbols are
 
 
 def continued(request: Request, last: Request, *, corrects: bool = False) -> Request | None:
@@ -53,14 +60,66 @@ def continued(request: Request, last: Request, *, corrects: bool = False) -> Req
         CLUSTER: _annotate,
         FIND: _annotate,
     }
+    if (swapped := _swapped(request, last)) is not None:
+        return swapped
     found = by_intent[last.intent](request, last) if last.intent in by_intent else None
     if found is None and last.intent in (QUALITY, EXPLAIN, SELECT) and (request.cells or request.type_name):
         found = replace(request, intent=last.intent, why_not=last.why_not and request.type_name)
+    if found is None and last.intent == QUALITY and (request.column or _others(request)):
+        found = replace(request, intent=QUALITY, points_back=_others(request))
     if found is None:
         return None
     if corrects and found.cells is None and not found.type_name:
         found = replace(found, points_back=True)
     return found
+
+
+def completed(request: Request, last: Request | None, topic: Topic) -> Request:
+    """The request with what its intent cannot do without and the talk before supplies: a gene, a drug, a type, groups.
+
+    A word in capitals that no table knows stands where a name stands: then nothing is supplied.
+    """
+    strange = UNHEARD.search(request.text) is not None
+    if request.intent == EXPRESSION and not request.genes and topic.genes and not strange:
+        genes = topic.genes[:1] if slots.IT.search(request.text) else topic.genes
+        return replace(request, genes=genes, gene=genes[0])
+    if request.intent == GENE and not request.genes and topic.genes and slots.IT.search(request.text):
+        text = slots.IT.sub(topic.genes[0], request.text, count=1)
+        return replace(request, genes=topic.genes[:1], gene=topic.genes[0], text=text)
+    if request.intent in (DRUG, COMPARE_DRUG) and not request.drugs and topic.drugs:
+        return replace(request, drugs=topic.drugs[:1])
+    if request.intent == MARKERS and topic.types and not (request.type_name or request.genes or request.unknown_type):
+        return replace(request, type_name=topic.types[0], types=topic.types[:1])
+    if last is None or last.intent != request.intent:
+        return request
+    named = request.type_name or request.unknown_type or request.cells or request.points_back or request.points_here
+    if request.intent == GENERATE and not (named or request.like):
+        return replace(
+            request,
+            cell_type=last.cell_type,
+            unknown_type=last.unknown_type,
+            types=last.types,
+            type_name=last.type_name,
+            like=last.like,
+            cells=last.cells,
+            points_back=last.points_back,
+            n=last.n if request.n is None else request.n,
+        )
+    if request.intent == COMPARE and not (named or request.groups or request.column) and (last.groups or last.column):
+        return replace(request, groups=last.groups, column=last.column)
+    return request
+
+
+def _swapped(request: Request, last: Request) -> Request | None:
+    """ "Cluster 2 instead of cluster 1": the request before with one group in another's place."""
+    if request.replaces is None:
+        return None
+    new = request.cells or Cells()
+    new = new.model_copy(update={"cell_type": request.type_name}) if request.type_name else new
+    if request.replaces not in last.groups:
+        return None
+    groups = tuple(new if group == request.replaces else group for group in last.groups)
+    return replace(last, text=request.text, groups=groups, cells=None, type_name="", types=())
 
 
 def standing_alone(request: Request, best: str, *, loaded: bool) -> str | None:
@@ -129,7 +188,7 @@ def _expression(request: Request, last: Request) -> Request | None:
 def _drug(request: Request, last: Request) -> Request | None:
     if request.genes:
         return None
-    if request.column:
+    if request.column or len(request.types) > 1 or slots.VERSUS.search(request.text):
         return replace(request, intent=COMPARE_DRUG, drugs=request.drugs or last.drugs)
     if request.cells is not None or request.type_name or _others(request) or _everything(request):
         return replace(request, intent=DRUG, drugs=request.drugs or last.drugs, points_back=_others(request))
@@ -178,9 +237,13 @@ def _count(request: Request, last: Request) -> Request | None:
 def _compare(request: Request, last: Request) -> Request | None:
     if request.drugs:
         return replace(request, intent=COMPARE_DRUG, groups=last.groups, column=last.column)
-    if slots.ONLY_IN.search(request.text) and request.type_name and len(last.groups) > 1:
+    if slots.ONLY_IN.search(request.text) and request.type_name and (last.groups or last.column):
         groups = tuple(group.model_copy(update={"cell_type": request.type_name}) for group in last.groups)
+        if last.column and not groups:
+            return replace(request, intent=COMPARE, column=last.column, cells=Cells(cell_type=request.type_name))
         return replace(request, intent=COMPARE, groups=groups)
+    if request.genes and request.column:
+        return replace(request, intent=EXPRESSION)
     own = request.cells is not None or request.type_name
     if own and _others(request):
         return replace(request, intent=COMPARE)

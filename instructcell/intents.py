@@ -147,6 +147,9 @@ def read(
     current: str = "",
 ) -> Request:
     """The slots that a sentence fills; what it asks for is still open."""
+    again = partial(read, labels=labels, drugs=drugs, obs=obs, files=files, topic=topic, current=current)
+    if (swapped := _instead(text, again)) is not None:
+        return swapped
     names = load_name_book()
     types, genes = names.cell_types(text), find_genes(text, obs)
     if (of_cells := gene_of_cells(text)) is not None:
@@ -169,6 +172,12 @@ def read(
         cells = beyond(text, obs)
     if cells is None and (of_pair := slots.find_group_again(text, topic.groups)) is not None:
         cells = of_pair
+    column = slots.find_column(text, obs) or slots.column_of_composition(text, obs)
+    several = mentioned_values(without(text, taken), obs)
+    if several and (cells is None or cells.column == several[0].column):  # "in healthy and in sle"
+        column = column or several[0].column
+        if not slots.COMPARES.search(text) and not slots.VERSUS.search(text):
+            cells = slots.either_unless_all(several, obs)
     request = Request(
         text=text,
         intent=HELP,
@@ -190,7 +199,7 @@ def read(
         points_here=slots.POINTS_HERE.search(text) is not None,
         like=slots.LIKE.search(text) is not None,
         on_map=slots.ON_MAP.search(text) is not None,
-        column=slots.find_column(text, obs) or slots.column_of_composition(text, obs),
+        column=column,
         file=slots.find_file(text, files, current),
     )
     for mention in types:
@@ -207,7 +216,26 @@ def read(
         )
         request = replace(request, cells=apart_from, type_name="", types=(), cell_type=None, labels=())
     fragment = sentences.is_fragment(text, re.sub(r"\S*\d\S*", " ", rest)) and not slots.WHICH_DRUG.search(text)
+    fragment = fragment or slots.LIKEWISE.search(text) is not None
     return replace(request, fragment=fragment)
+
+
+def _instead(text: str, read_part: Callable[[str], Request]) -> Request | None:
+    """ "Cluster 2 instead of cluster 1" as the first part, which takes the place of the second."""
+    match = slots.INSTEAD_OF.match(text)
+    if match is None or slots.WHY.search(text):
+        return None
+    parts = []
+    for part in (match["new"], match["old"]):
+        found = read_part(part)
+        bare = not found.type_name and found.cells is None
+        parts.append(read_part(f"{part} cells") if bare else found)
+    new, old = parts
+    stands = old.cells or ALL
+    stands = stands.model_copy(update={"cell_type": old.type_name}) if old.type_name else stands
+    if not new.fragment or stands == ALL or not (new.type_name or new.cells):
+        return None
+    return replace(new, text=text, replaces=stands)
 
 
 def _meet(mention: Mention, other: Mention) -> bool:

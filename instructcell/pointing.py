@@ -10,6 +10,7 @@ import pandas as pd
 from instructcell.mentions import FILLERS, NUMBER_WORDS, Spans, number_of, without
 from instructcell.requests import Selection
 from instructcell.retrieval.names import load_name_book
+from instructcell.slots import AGREES, BY_AUTHORS
 from instructcell.toolbox.arguments import EITHER, Cells
 from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.data import groupings
@@ -20,7 +21,10 @@ TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
 POINTS_BEFORE = (
     r"(?:in|from|of|for|on|only|just|where|within|among|inside|about)\s+(?:(?:the|all|my|our|those|only|group)\s+)*"
 )
-POINTS_BEHIND = r"\s+(?:cells?|samples?|group|condition|donors?|patients?|only)\b"
+POINTS_BEHIND = (
+    r"\s+(?:cells?|ones|guys|samples?|group|condition|donors?|patients?|gate|sort|subset|fraction|arm|batch"
+    r"|replicate|only)\b"
+)
 Found = tuple[Selection, tuple[int, int]]  # and where the words stand that say so
 
 
@@ -43,6 +47,7 @@ def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tu
         or _by_name(text, obs)
         or _by_clusters(text, obs)
         or _by_cluster(text, obs)
+        or _by_own_label(text, obs)
         or _by_column(text, obs, taken)
     )
     if found is None:
@@ -127,7 +132,8 @@ def mentioned_values(text: str, obs: pd.DataFrame | None) -> tuple[Cells, ...]:
         for value in values.unique():
             if value.isdigit() or len(value) < 2 or value.lower() in FILLERS or TYPE_COLUMN.search(column):
                 continue
-            if match := re.search(rf"(?<![\w-]){re.escape(value)}(?:s|-treated)?(?![\w-])", text, re.IGNORECASE):
+            match = re.search(rf"(?<![\w-]){re.escape(value)}(?:s|-treated)?(?![\w-])", text, re.IGNORECASE)
+            if match and (len(value) > 2 or value in match[0]):
                 found.append((match.start(), Cells(column=column, value=value)))
         if len(found) > max(1, len(best)):
             best = tuple(cells for _, cells in sorted(found, key=lambda one: one[0]))
@@ -142,10 +148,20 @@ def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
     if match is None:
         return None
     values = obs[OWN_CLUSTERS].astype(str) if OWN_CLUSTERS in obs else pd.Series("", index=obs.index)
-    rows = np.flatnonzero(values == match[1])
-    if OWN_CLUSTERS in obs and len(rows) == 0:
-        return None
+    rows = np.flatnonzero(values == match[1])  # none where there is no such cluster: choosing it says which there are
     return Selection(rows, f"cluster {match[1]}", Cells(cluster=match[1])), match.span()
+
+
+def _by_own_label(text: str, obs: pd.DataFrame) -> Found | None:
+    """A label of the file's own: "the cells that the authors call acinar"."""
+    if not BY_AUTHORS.search(text) or AGREES.search(text):
+        return None
+    for column, values in groupings(obs).items():
+        for value in sorted(values.unique(), key=len, reverse=True) if TYPE_COLUMN.search(column) else ():
+            if match := re.search(rf"(?<!\w){re.escape(value)}s?(?:\s+cells?\b)?(?!\w)", text, re.IGNORECASE):
+                cells = Cells(column=column, value=value)
+                return Selection(np.flatnonzero(values == value), f"{column} {value}", cells), match.span()
+    return None
 
 
 def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
@@ -166,7 +182,7 @@ def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
                 return chosen, match.span()
             pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
             match = re.search(rf"{pointed}|^\W*(?:and\s+)?({word})\W*$", free, re.IGNORECASE)
-            if match and _points(column, value):
+            if match and _points(column, value) and (len(value) > 2 or value in match[0]):
                 alone.append((chosen, match.span(match.lastindex or 0)))
     return alone[0] if len(alone) == 1 else _no_value(text, obs)
 
@@ -194,7 +210,8 @@ def beyond(text: str, obs: pd.DataFrame | None) -> Cells | None:
 
 def _points(column: str, value: str) -> bool:
     """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
-    if TYPE_COLUMN.search(column) or len(value) < 3 or value.isdigit() or value.lower() in FILLERS:
+    short = len(value) < 3 and not (len(value) == 2 and value[0].isalpha() and value[1].isdigit())
+    if TYPE_COLUMN.search(column) or short or value.isdigit() or value.lower() in FILLERS:
         return False
     names = load_name_book()
     return not (names.cell_types(value) or names.cell_types(f"{value} cell"))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from instructcell.drugs import DrugMention
+from instructcell.ellipsis import Rank
 from instructcell.labels import Label
 from instructcell.toolbox.arguments import ALL, Cells
+from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS
 
 ANNOTATE, SUBSET, GENERATE, DRUG = "annotate", "annotate_subset", "generate", "drug"
 MARKERS, GENE, DESCRIBE, DOWNLOAD = "markers", "gene", "describe", "download"
@@ -67,17 +69,23 @@ class Request:
     why_not: str = ""
     column: str = ""  # a column of obs to group or colour by
     file: str = ""
+    replaces: Cells | None = None  # what it stands for: "cluster 2 instead of cluster 1"
+    rank: Rank | None = None  # which group by size is asked about
     fragment: bool = False  # names and no question: "and cluster 3?"
 
 
 @dataclass(frozen=True)
 class Topic:
-    """What was talked of last: genes, drugs, and two groups that were held against each other."""
+    """What was talked of last: genes, drugs, types, two groups that were held against each other, and what groups are.
+
+    `kind` is "cluster" or "type" by which of them was named last; a bare number is a cluster after talk of clusters.
+    """
 
     genes: tuple[str, ...] = ()
     drugs: tuple[DrugMention, ...] = ()
     groups: tuple[Cells, ...] = ()
     types: tuple[str, ...] = ()
+    kind: str = ""
 
     def after(self, request: Request) -> Topic:
         """The topic once a request was answered."""
@@ -88,4 +96,16 @@ class Topic:
             known or self.drugs,
             request.groups if len(request.groups) > 1 else several,
             request.types or self.types,
+            _kind(request) or self.kind,
         )
+
+
+def _kind(request: Request) -> str:
+    """Whether a request is about clusters or about types; "" where it is about neither."""
+    cells = [one for one in (request.cells, *request.groups) if one is not None]
+    columns = {request.column, *(one.column for one in cells)} - {""}
+    if request.intent == CLUSTER or any(one.cluster for one in cells) or columns & {OWN_CLUSTERS, *CLUSTER_COLUMNS}:
+        return "cluster"
+    if request.type_name or request.types or request.intent in (ANNOTATE, GENERATE):
+        return "type"
+    return ""

@@ -42,7 +42,7 @@ COURTESY = re.compile(
 # "No, I meant ...": the request before once more, with what is said now.
 CORRECTION = re.compile(
     r"^\W*(?:(?:(?:no+|nope|sorry|oops|ups|whoops|wait|actually|hm+|ah|oh|er+|argh|my\s+(?:bad|mistake)|pardon|stop"
-    r"|not\s+that(?:\s+one)?|wrong(?:\s+one)?)\b[\s,.:;!…-]*)*(?:i\s+(?:really\s+|actually\s+)?(?:meant?|wanted|was\s+"
+    r"|not\s+that(?:\s+one)?|wrong(?:\s+one)?|(?:that'?s\s+)?not\s+enough|(?:that'?s\s+)?too\s+(?:many|few|much))\b[\s,.:;!…-]*)*(?:i\s+(?:really\s+|actually\s+)?(?:meant?|wanted|was\s+"
     r"asking\s+(?:about|for))|make\s+(?:it|that)|rather|instead|let'?s\s+(?:say|take|make\s+it)|it\s+should\s+be"
     r"|should\s+(?:have\s+been|be))\b[\s,:-]*(?:to\s+say\b)?|(?:(?:no+|nope|sorry|oops|ups|whoops|wait|actually|ah|oh|er+"
     r"|my\s+(?:bad|mistake)|pardon|not\s+that(?:\s+one)?|wrong(?:\s+one)?)\b[\s,.:;!…-]+)+)",
@@ -156,7 +156,10 @@ def spelled_out(text: str) -> str:
     for letter, name in GREEK.items():
         text = re.sub(rf"{letter}[-\s]?(?=cells?\b)", f"{name} ", text).replace(letter, name)
     text = text.replace("’", "'").replace("‘", "'").replace("“", '"').replace("”", '"')
+    text = re.sub(r"(?<!\w)CD([48])s\b", r"CD\1 T cells", text)
+    text = re.sub(r"(?<!\w)(CD1[46])s\b", r"\1 monocytes", text)
     text = re.sub(r"(?<!\w)([A-Z]{2,5})s\b", r"\1", text)  # DCs, NKs
+    text = re.sub(r"(?<!\w)macs\b(?!\s+(?:sort|enrich|bead|column))", "macrophages", text)
     text = re.sub(r"\bcel(s?)\b", r"cell\1", text)  # mistyped; CEL in capitals is a gene
     text = re.sub(r"\b(clusters?|cells?)\s+(?:number\s+|no\.?\s+)?(zero|one)\b", _pointed, text, flags=re.IGNORECASE)
     text = SPELT_NUMBER.sub(_digits, text)

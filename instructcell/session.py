@@ -19,26 +19,27 @@ from typing import Any
 
 from anndata import AnnData
 
-from instructcell import answers, intents, requests, sentences, slots, tools
+from instructcell import answers, ellipsis, intents, requests, sentences, slots, tools
 from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug
 from instructcell.errors import DrugError, InstructCellError
 from instructcell.events import CellsGenerated, Event, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
+from instructcell.following import completed
 from instructcell.grounds import Ground, grounds_of, reveal
 from instructcell.mentions import numbers_of_types
 from instructcell.output import write_h5ad
 from instructcell.requests import Request, Topic
 from instructcell.retrieval import answer_knowledge, load_index
-from instructcell.retrieval.names import load_name_book
+from instructcell.retrieval.names import ambiguous_name, load_name_book
 from instructcell.router import load_router
 from instructcell.toolbox import Toolbox
 from instructcell.toolbox.arguments import ALL, EITHER, MOST_PSEUDO_CELLS, Cells
-from instructcell.toolbox.cells import OWN_CLUSTERS
+from instructcell.toolbox.cells import OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.core import as_drug, stamp_of
 from instructcell.toolbox.data import card, groupings
-from instructcell.toolbox.desk import examples
+from instructcell.toolbox.desk import examples, types_found
 from instructcell.toolbox.types import resolve_type
 from instructcell.transcript import conversation_html
 from instructcell.workspace import DataFile, Result, Workspace
@@ -46,6 +47,8 @@ from instructcell.workspace import DataFile, Result, Workspace
 USUAL_PSEUDO_CELLS = 50  # when no number is said
 FINER = 2.0  # times the resolution, for "finer clusters"
 WRITING = ("annotate", "drug_response", "cluster")  # tools that write answers into the file
+CHANGING = (*WRITING, "open", "use_file", "select", "find_by_text", "generate")  # tools that a step back takes back
+MARKERS_IN_TALK = 5  # of a type that was looked up: "do my cells express them?"
 CELLS_TABLE = "cells"
 
 Answer = Generator[Event, None, None]
@@ -157,6 +160,7 @@ class Session:
         self.toolbox = Toolbox(self.workspace, checkpoint, folder)
         self.history: list[Turn] = []
         self._last: Request | None = None
+        self._last_file = ""  # that it was about
         self._foci: dict[str, Cells] = {}  # per file, the cells that were talked about
         self._topic = Topic()
         self._compared: Cells | None = None  # both groups of the latest comparison
@@ -449,6 +453,12 @@ class Session:
         if offered is not None:
             yield from self._do(offered)
             return
+        if (short := ambiguous_name(text)) is not None:
+            yield from self._which_type(text, *short)
+            return
+        if self._last is not None and slots.REPEATS.match(text):
+            yield from self._do(self._last if self._last_file == self.name else _anew(self._last))
+            return
         for number, part in enumerate(sentences.parts_of(text)):
             if number:
                 yield TextDelta("\n\n")
@@ -457,9 +467,10 @@ class Session:
                 break
 
     def _understood(self, text: str, *, corrects: bool = False) -> Request:
-        text = self._with_ranked_drug(text)
-        return intents.understand(
-            text,
+        talk = self._talk()
+        filled = ellipsis.filled(sentences.spelled_out(self._with_ranked_drug(text)), talk)
+        request = intents.understand(
+            filled.text,
             router=load_router(),
             labels=self.checkpoint.labels,
             drugs=self.toolbox.answerable,
@@ -469,8 +480,21 @@ class Session:
             files=self.files,
             current=self.name,
             made=self.generated is not None,
-            corrects=corrects,
+            corrects=corrects or filled.corrects,
         )
+        return replace(request, rank=ellipsis.asks_rank(filled.text, talk))
+
+    def _talk(self) -> ellipsis.Talk:
+        """What the talk so far supplies to a sentence that leaves it out."""
+        clusters: list[str] = []
+        if self.adata is not None and (column := cluster_column(self.adata.obs)) is not None:
+            clusters = list(self.adata.obs[column].astype(str).value_counts().index)
+        types = [] if self.workspace.file is None else types_found(self.toolbox, self.workspace.file)
+        made = None
+        if self._last is not None and self._last.intent == requests.GENERATE:
+            latest = self.workspace.latest("generate")
+            made = None if latest is None else int(latest.facts["n"])
+        return ellipsis.Talk(self._topic.kind, tuple(map(str, clusters)), tuple(types), made)
 
     def _of_file(self, request: Request) -> Request:
         """The request without the file's name; the one before once more where nothing is left: "and in pbmc?"."""
@@ -479,7 +503,7 @@ class Session:
             rf"(?:{re.escape(request.file)}|\b{stem}\b)(?:\s+(?:file|data\s?set|sample|data))?", " ", request.text
         )
         if not sentences.residue(rest) and self._last is not None:
-            return replace(self._last, cells=None, selection=None, points_back=False, file="")
+            return _anew(self._last)
         return replace(self._understood(rest), file="")
 
     def _with_ranked_drug(self, text: str) -> str:
@@ -516,10 +540,21 @@ class Session:
                 f"I am not sure what you mean. Shall I **{first}** (the first) or **{second}** (the second)?"
             )
             return
+        request = completed(request, self._last, self._topic)
         if request.intent in CONTINUED:
-            self._last = request
+            self._last, self._last_file = request, self.name
         self._topic = self._topic.after(request)
         yield from self._flows[request.intent](request)
+
+    def _which_type(self, text: str, written: str, meanings: tuple[str, ...]) -> Answer:
+        """Ask back which type a short name means; the answer names it or its place."""
+        pattern = re.compile(rf"\b{re.escape(written)}\b")
+        self._offers = [self._understood(pattern.sub(f"{meaning}s", text)) for meaning in meanings[:2]]
+        first, second = meanings[:2]
+        yield TextDelta(
+            f"{answers.quoted(written)} may stand for **{first}s** (the first) or **{second}s** (the second): which do "
+            "you mean?"
+        )
 
     def _resolve(self, text: str) -> Request | None:
         """The request that was asked back about, if this is the answer to it."""
@@ -532,6 +567,10 @@ class Session:
             return offers[0] if words & YES else refused
         if words & {"second", "2", "latter"}:
             return offers[1]
+        named = {mention.id for mention in load_name_book().cell_types(text)}
+        if named and offers[0].type_name != offers[1].type_name:
+            meant = [one for one in offers if load_name_book().cell_type(one.type_name) in named]
+            return meant[0] if len(meant) == 1 else None
         return offers[0] if words & {"first", "1", "former", *YES} else None
 
     # ---- calling tools and telling what they found
@@ -565,7 +604,11 @@ class Session:
         said = request.cells or ALL
         if types and request.type_name:
             said = said.model_copy(update={"cell_type": _types_said(request)})
-        back = request.points_back or request.points_here or ONES.search(request.text) is not None
+        own = (
+            said.column or said.cluster or said.cell_type
+        )  # "the bright ones" are named, "the unsure ones" are of these
+        ones = ONES.search(request.text) is not None and not own
+        back = request.points_back or request.points_here or ones
         if slots.THE_OTHERS.search(request.text) and said == ALL and self._focus != ALL:
             return self._focus.model_copy(update={"others": True})
         if not back or slots.EVERYTHING.search(request.text) or self._focus == ALL:
@@ -598,6 +641,9 @@ class Session:
             return
         if not points:
             request = replace(request, points_here=False)
+        if request.rank is not None:
+            yield from self._ranked(request.rank, request)
+            return
         cells = yield from self._cells(request, types=False)
         counts = request.type_name and not request.labels
         if counts and (cells == ALL or slots.COUNTS.search(request.text) or AMONG.search(request.text)):
@@ -640,6 +686,9 @@ class Session:
         if self.adata is None:
             yield from self._needs_cells("To count cells I need some.")
             return
+        if request.rank is not None and not request.types:
+            yield from self._ranked(request.rank, request)
+            return
         cells = yield from self._cells(request, types=False)
         column = request.column
         if not column and slots.WHICH_GROUP_HAS.search(request.text):
@@ -664,6 +713,24 @@ class Session:
             self._focus = cells.model_copy(update={"cell_type": types[0]})
         elif types and not cells.cell_type:
             self._focus = cells.model_copy(update={"cell_type": EITHER.join(types)})
+
+    def _ranked(self, rank: ellipsis.Rank, request: Request) -> Answer:
+        """Which group is the largest, or has another place by size; it is what is talked of from then on."""
+        assert self.adata is not None
+        column = request.column
+        if not column and rank.kind == ellipsis.CLUSTER:
+            column = cluster_column(self.adata.obs) or OWN_CLUSTERS
+        if self.annotation is None:
+            yield from self._call("annotate")
+        result = yield from self._call("count_cells", by=column, place=rank.place)
+        yield from self._tell(result)
+        named = result.facts["named"]
+        if not column:
+            self._focus, self._topic = Cells(cell_type=named), replace(self._topic, types=(named,))
+        elif rank.kind == ellipsis.CLUSTER:
+            self._focus = Cells(cluster=named)
+        else:
+            self._focus = Cells(column=column, value=named)
 
     def _grouping_said(self, text: str) -> str:
         """The column that "which cluster", "which donor" means."""
@@ -698,7 +765,8 @@ class Session:
             yield from self._needs_cells("To judge the quality I need cells.")
             return
         cells = yield from self._cells(request)
-        yield from self._ask("quality", cells=cells)
+        yield from self._prepare(request.column)
+        yield from self._ask("quality", cells=cells, by=request.column)
 
     def _cluster(self, request: Request) -> Answer:
         if self.adata is None:
@@ -717,6 +785,9 @@ class Session:
     def _select(self, request: Request) -> Answer:
         if self.adata is None:
             yield from self._needs_cells("To choose cells I need some.")
+            return
+        if slots.BRINGS_BACK.search(request.text) and self._chose_last():
+            yield from self._undo(request)
             return
         said = ALL if slots.EVERYTHING.search(request.text) and not request.genes else self._said(request)
         if said == ALL and slots.OTHERS.search(request.text) and request.points_back and self._focus != ALL:
@@ -746,6 +817,11 @@ class Session:
             kept = self.workspace.selected
             self._focus = Cells(selection=kept.name) if kept is not None else ALL
         yield from self._tell(result)
+
+    def _chose_last(self) -> bool:
+        """Whether the last step that can be taken back chose or excluded cells."""
+        changes = [step.tool for step in self.workspace.state.steps if step.tool in CHANGING]
+        return changes[-1:] == ["select"] and bool(self.workspace.undoable)
 
     def _marked(self, positions: tuple[int, ...], evidence: str) -> Answer:
         if not positions:
@@ -812,11 +888,21 @@ class Session:
             yield from self._knowledge(request)
             return
         cells = yield from self._cells(request)
+        within = self._selected_by_words() if cells == ALL and not _everywhere(request.text) else None
+        cells = cells if within is None else within
         column = request.column
         if not column and slots.EACH_GROUP.search(request.text) and slots.MOST_OF_IT.search(request.text):
             column = self._grouping_said(request.text)
         yield from self._prepare(column)
         yield from self._ask("expression", cells=cells, genes=request.genes, by=column)
+        if within is not None:
+            yield TextDelta("\nThis is within the chosen cells; say *in all cells* to ask about all of them.\n")
+
+    def _selected_by_words(self) -> Cells | None:
+        """The cells that were chosen last, if cells are chosen; those that a search found are not chosen by it."""
+        kept = self.workspace.selected
+        chose = [step.tool for step in self.workspace.state.steps if step.tool in ("select", "find_by_text")]
+        return Cells(selection=kept.name) if kept is not None and chose[-1:] == ["select"] else None
 
     def _prepare(self, column: str) -> Answer:
         """Make the answers that a column of ours holds, where it is not there."""
@@ -847,8 +933,20 @@ class Session:
             )
             return
         against = groups[1] if len(groups) > 1 else None
+        if against is None and slots.ONLY_IN.search(request.text):
+            against = self._rest_of_type(groups[0])
         yield from self._ask("compare", cells=groups[0], against=against, genes=request.genes)
         yield from self._now_both(groups)
+
+    def _rest_of_type(self, group: Cells) -> Cells | None:
+        """The cells of the same type in the other groups: "only in the monocytes" holds monocytes against monocytes."""
+        assert self.adata is not None
+        column = group.column or (cluster_column(self.adata.obs) if group.cluster else None)
+        if not group.cell_type or not column:
+            return None
+        said = set((group.value or group.cluster).split(EITHER))
+        others = [value for value in self.adata.obs[column].astype(str).unique() if value not in said]
+        return Cells(cell_type=group.cell_type, column=column, value=EITHER.join(others)) if others else None
 
     def _now_both(self, groups: tuple[Cells, ...]) -> Answer:
         """After two groups were compared, "these cells" are the cells of both, and that is said."""
@@ -1022,6 +1120,9 @@ class Session:
         result = yield from self._call("knowledge", question=question)
         tables = dict(result.tables) if request.intent == requests.MARKERS else {}
         yield from self._tell(replace(result, tables=tables))
+        if request.intent == requests.MARKERS and result.facts["supported"] and "markers" in result.tables:
+            top = tuple(map(str, result.tables["markers"]["gene"].head(MARKERS_IN_TALK)))
+            self._topic = replace(self._topic, genes=top)  # "is it in my cells?"
         label = request.cell_type
         if request.intent == requests.MARKERS and label is not None and result.facts["supported"] and self.annotation:
             found = yield from self._call("count_cells", cell_type=label.name)
@@ -1033,20 +1134,24 @@ class Session:
     def _download(self, request: Request) -> Answer:
         low = request.text.lower()
         what = next((what for what, words in EXPORTS.items() if re.search(words, low)), "")
-        if what:
-            result = yield from self._call("export", what=what)
-            yield from self._tell(result)
-            yield FilesReady(result.payload)
-        elif self.generated is not None and (self.latest is None or self._made_last()):
-            yield TextDelta(f"Here are the {self.generated.n_obs:,} pseudo-cells of the last request.")
+        pseudo = self.generated is not None and (self.latest is None or self._made_last())
+        if not what and pseudo:
+            assert self.generated is not None
+            yield TextDelta(f"Here are the {answers.many(self.generated.n_obs, 'pseudo-cell')} of the last request. ")
             yield CellsGenerated(self.generated)
-        elif self.latest is not None:
+            what = "pseudo"
+        elif not what and self.latest is not None:
             yield TextDelta(
-                "The cells with all results so far can be saved as .h5ad; the counts are unchanged, and cells that "
-                "were not asked about have no entry. *Export all this* hands out tables and a script as well."
+                "The cells with all results so far are saved as .h5ad; the counts are unchanged, and cells that were "
+                "not asked about have no entry. *Export all this* hands out tables and a script as well. "
             )
-        else:
+            what = "annotated"
+        elif not what and not any(result.tables for result in self.workspace.state.results):
             yield TextDelta("There is nothing to hand out yet: ask for cell types or for new cells first.")
+            return
+        result = yield from self._call("export", what=what or "tables")
+        yield from self._tell(result)
+        yield FilesReady(result.payload)
 
     def _made_last(self) -> bool:
         """Whether the pseudo-cells are younger than what was written into the file."""
@@ -1093,6 +1198,7 @@ class Session:
 
 
 EXPORTS = {
+    "pseudo": r"\b(?:pseudo-?\s?cells?|(?:generated|synthetic|simulated|fake|new)\s+(?:cells?|ones))\b",
     "script": r"\b(?:script|code|reproduce|repeat these|python)\b",
     "conversation": r"\b(?:conversation|chat|transcript|dialog(?:ue)?|html)\b",
     "all": r"\b(?:all|everything|results|session|zip)\b",
@@ -1111,6 +1217,16 @@ def _subject_and_rival(request: Request) -> tuple[str, str]:
     against = request.why_not or slots.WHY_NOT.search(request.text) or slots.CHALLENGES.search(request.text)
     held = request.cells is not None and slots.DOUBT.search(request.text) and not slots.CHALLENGES.search(request.text)
     return ("", names[0]) if against and not held else (names[0], "")
+
+
+def _everywhere(text: str) -> bool:
+    """Whether a sentence says that all cells are meant."""
+    return slots.EVERYTHING.search(text) is not None or slots.IN_EVERYTHING.search(text) is not None
+
+
+def _anew(request: Request) -> Request:
+    """A request for another file: what it said of cells of the one before is left out."""
+    return replace(request, cells=None, selection=None, points_back=False, points_here=False, groups=(), file="")
 
 
 def failure(error: InstructCellError) -> Failed:

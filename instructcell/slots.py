@@ -37,8 +37,47 @@ RESTART = re.compile(
 POINTS_BACK = re.compile(
     r"\b(?:them|those|they|their|the same ones|of which|the ones"
     r"|(?:that|this)\s+one|^which\s+ones|remains?|(?:is|are)\s+left"
-    r"|that (?:group|population|selection|cell|cluster)"
-    r"|(?:in|of|on|about|kill|hit)\s+it|it\s+(?:express\w*|be)|call\s+it|is\s+it(?=\s+(?:an?|sensitive|resistant)\b))\b",
+    r"|that (?:group|population|selection|cell|cluster|subset|subpopulation|lot|bunch|compartment|fraction|set|kind"
+    r"|type)"
+    r"|(?:in|of|on|about|for|kill|hit)\s+it|it\s+(?:express\w*|be)|call\s+it|is\s+it(?=\s+(?:an?|sensitive|resistant"
+    r"|enriched|depleted|pure|mostly|mainly|mixed|homogeneous|evenly)\b)|sets?\s+it\s+apart|its\s+cells|(?:such|similar)\s+cells"
+    r"|(?:cells|ones)\s+like\s+that|of\s+that(?=\W*$))\b"
+    # "how high is GCG there", but not "how many are there", "is there", "what is in there", "hi there"
+    r"|(?<!\bin )(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )(?<!\bbe )(?<!\bhi )(?<!\bhey )(?<!\bhello )"
+    r"(?<!\bout )\bthere\b"
+    r"(?!'s|\s+(?:is|are|was|were|be|must|should|might|may|could|an?|any|no|some|enough|more|seem\w*|exist\w*)\b)",
+    re.IGNORECASE,
+)
+# The request before once more, with what is named now: "how is cluster 1 in that respect?", "same numbers by donor".
+LIKEWISE = re.compile(
+    r"\bin\s+(?:that|this)\s+(?:respect|regard|sense|way|matter)\b|\b(?:likewise|ditto)\b"
+    r"|\bsame\s+(?:[\w-]+\s+){0,3}?(?:for|in|with|by|per|but|on|of)\b(?!\s+(?:type|kind|size|depth|number))"
+    r"|\b(?:repeat|redo|rerun|do)\s+(?:it|that|this|the\s+(?!same)\w+)\s+(?:again\s+)?(?:for|in|with|on|by|per|but)\b"
+    r"|\bagain,?\s+(?:for|in|with|on|by|per|but)\b|\b(?:broken\s+down|split(?:\s+(?:it|that|this))?)\s+by\b"
+    r"|\bdiffer(?:ence|ent|s)?\s+(?:\w+\s+){0,2}in\s+(?:that|this)\W*$",
+    re.IGNORECASE,
+)
+# Nothing but that: after a file was switched, or for another try.
+REPEATS = re.compile(
+    r"^\W*(?:(?:and|so|ok(?:ay)?|now|then|please|let'?s|do|run|can\s+you|could\s+you|i\s+want)\W+)*"
+    r"(?:(?:the\s+)?(?:very\s+)?same(?:\s+(?:question|thing|request|analysis|procedure|drill|again|once\s+more|please))*"
+    r"|(?:repeat|redo|rerun)(?:\s+(?:it|that|this))?|once\s+more|again|ditto)"
+    r"(?:\s+(?:again|now|please|here|there|too|as\s+well|(?:for|in|with|on)\s+(?:it|this|that|(?:this|that|the\s+other|the"
+    r"\s+new)\s+(?:one|file|sample|data\s?set|data))))*\W*$",
+    re.IGNORECASE,
+)
+INSTEAD_OF = re.compile(
+    r"^(?P<new>.+?)\s+(?:instead\s+of|in\s+place\s+of|rather\s+than)\s+(?P<old>[^,]+?)\W*$", re.IGNORECASE
+)
+# The file's own labels, not those that are given here.
+BY_AUTHORS = re.compile(
+    r"\bauthors?'?s?\b|\b(?:originally|published|according\s+to\s+the\s+(?:file|paper|metadata)|in\s+the\s+(?:paper|original)"
+    r"|(?:the\s+)?file'?s\s+own)\b",
+    re.IGNORECASE,
+)
+# Undo of a choice, unless all cells are named: "bring them back".
+BRINGS_BACK = re.compile(
+    r"\b(?:bring|put|take|add|get|want|give\s+me|let)\s+(?:them|those|these|it|the\s+\w+(?:\s+cells)?)\s+(?:back|in\s+again)\b",
     re.IGNORECASE,
 )
 IT = re.compile(
@@ -120,7 +159,8 @@ TOP_GENES = re.compile(
     re.IGNORECASE,
 )
 POINTS_HERE = re.compile(
-    r"\b(?:these|this (?:group|selection|cell|population)|the (?:selected|chosen|selection)|my selection)\b",
+    r"\b(?:these|this (?:group|selection|cell|population|subset|subpopulation|lot|bunch|compartment|fraction|set)"
+    r"|the (?:selected|chosen|selection)|my selection)\b",
     re.IGNORECASE,
 )
 EVERYTHING = re.compile(
@@ -170,7 +210,10 @@ EXCEPT = re.compile(
     r"\b(?:except(?:\s+for)?|excluding|other\s+than|apart\s+from|besides|(?:all|everything|everyone)\s+but|but\s+not|without\s+the)\b",
     re.IGNORECASE,
 )
-ONLY_IN = re.compile(r"\b(?:only|just)\s+(?:in|on|for|with|among|within)\b", re.IGNORECASE)
+ONLY_IN = re.compile(
+    r"\b(?:only|just)\s+(?:in|on|for|with|among|within)\b|\b(?:in|on|for|among|within|of)\b.*\b(?:alone|only|by\s+themselves)\W*$",
+    re.IGNORECASE,
+)
 IN_EVERYTHING = re.compile(
     r"\b(?:in|on|for|of|across|with|to)\s+(?:everything|all(?:\s+(?:of\s+them|the\s+cells|cells))?|every\s+cell|the\s+(?:whole|entire)\s+\w+)\W*$",
     re.IGNORECASE,
@@ -253,6 +296,7 @@ WHY = re.compile(
 )
 WHY_NOT = re.compile(
     r"\bwhy\b.*(?:\bnot\b|n't\b|\brather\s+than\b|\binstead\s+of\b)|\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
+    r"|\bspeaks?\s+(?:for|in\s+favou?r\s+of)\b.*\binstead\b|\bwhat\s+about\b.*\binstead\b"
     r"|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
     r"against\b|\bsure\b.*\bnot\b",
     re.IGNORECASE,
@@ -322,8 +366,8 @@ COUNTS = re.compile(
     re.IGNORECASE,
 )
 BY = re.compile(
-    r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)|with|each|every)\s+(?:the\s+|all\s+"
-    r"|my\s+|different\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
+    r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)|with|each|every"
+    r"|in\s+(?:one|any|either|both|some)(?:\s+of)?)\s+(?:the\s+|all\s+|both\s+|2\s+|two\s+|my\s+|different\s+|single\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
     re.IGNORECASE,
 )
 RESOLUTION = re.compile(r"\bresolution\s*(?:of|=|:|at|to)?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -413,6 +457,13 @@ def either(groups: Sequence[Cells]) -> Cells | None:
     if len(differing) != 1 or differing[0] not in ("cell_type", "cluster", "value"):
         return None
     return groups[0].model_copy(update={differing[0]: EITHER.join(one[differing[0]] for one in given)})
+
+
+def either_unless_all(values: Sequence[Cells], obs: pd.DataFrame | None) -> Cells | None:
+    """The cells with any of some values of one column; None where these are all values that it has."""
+    assert obs is not None
+    known = set(groupings(obs)[values[0].column].unique())
+    return either(values) if known - {one.value for one in values} else None
 
 
 def find_groups(

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 PROMPT = "\nyou> "
 ENDS = {"quit", "exit", "bye", "q", ":q"}
-OPEN = re.compile(r"(?:open|load|read)\s+(?P<path>\S.*)", re.IGNORECASE)
+OPEN = re.compile(
+    r"(?:(?:please|now|and|also|can\s+you)\s+)*(?:open|load|read|add)\s+(?:(?:the|my|a\s+second|another)\s+)?(?:file\s+)?"
+    r"(?P<path>[\"']?\S.*?[\"']?)(?:\s+(?:too|as\s+well|please))?",
+    re.IGNORECASE,
+)
+A_FILE = re.compile(r"\S\.(?:h5ad|h5|loom|csv|tsv|txt|mtx|zarr|xlsx)(?:\.gz)?", re.IGNORECASE)  # what is written as one
 MOST_LINES = 1000  # of the history that are kept
 GREETING = """Ask in plain language; 'help' shows what can be asked, 'open FILE' reads cells.
 Ctrl-C stops an answer, 'quit' or Ctrl-D ends."""
@@ -82,14 +87,10 @@ def converse(session: Session, terminal: Terminal, *, read: Callable[[str], str]
 
 def _answer(session: Session, line: str, terminal: Terminal) -> None:
     """One turn; Ctrl-C ends the turn and not the conversation."""
-    opening = OPEN.fullmatch(line)
-    opens = opening is not None and Path(opening["path"]).expanduser().exists()
+    path = file_to_open(line, session)
     try:
-        with terminal.progress("reading" if opens else "thinking"):
-            if opening is not None and opens:
-                reply = follow(session.load(Path(opening["path"]).expanduser()), terminal)
-            else:
-                reply = follow(session.send(line), terminal)
+        with terminal.progress("thinking" if path is None else "reading"):
+            reply = follow(session.send(line) if path is None else session.load(path), terminal)
     except KeyboardInterrupt:
         terminal.end_words()
         terminal.remark("\n(stopped; what was said so far stands)")
@@ -99,6 +100,23 @@ def _answer(session: Session, line: str, terminal: Terminal) -> None:
     if reply.generated is not None and not reply.files:
         terminal.remark("'export the pseudo-cells' writes them to a file")
     terminal.document({"question": line, **reply.to_dict()}, lines=1)
+
+
+def file_to_open(line: str, session: Session) -> Path | None:
+    """The file that a line asks to read: "load other.h5ad"; None where it asks something else.
+
+    A relative path is looked for in the working folder, then beside the file that is talked about. What is written as
+    a file's name is one, whether it is there or not, so that a wrong path is told; but a loaded file's name is its own.
+    """
+    match = OPEN.fullmatch(line.strip())
+    if match is None:
+        return None
+    path = Path(match["path"].strip("\"'")).expanduser()
+    current = session.workspace.file
+    beside = Path(current.path).parent / path if current is not None and current.path else path
+    found = next((one for one in (path, beside) if one.exists()), None)
+    named = A_FILE.search(path.name) is not None and " " not in path.name and path.name not in session.files
+    return found or (path if named else None)
 
 
 @contextmanager
@@ -128,5 +146,3 @@ def _history(typed: bool) -> Iterator[None]:
 def history_file() -> Path:
     """Where the lines are kept: $XDG_STATE_HOME/instructcell/history, ~/.local/state by default."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "instructcell" / "history"
-
-

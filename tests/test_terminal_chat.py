@@ -21,7 +21,7 @@ from instructcell.checkpoint import load_checkpoint
 from instructcell.cli import app
 from instructcell.session import Session
 from instructcell.terminal import Terminal, printable
-from instructcell.terminal_chat import converse, history_file
+from instructcell.terminal_chat import converse, file_to_open, history_file
 
 ROOT = Path(__file__).parents[1]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -200,3 +200,32 @@ def test_the_first_words_do_not_wait_for_the_work_that_follows(
     terminal.words("More.")
     terminal.end_words()
     assert ESCAPE.sub("", capsys.readouterr().out).split() == ["More."]
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("load other.h5ad", "other.h5ad"),
+        ("open 'my cells.h5ad'", "my cells.h5ad"),
+        ("please load the file other.h5ad too", "other.h5ad"),
+        ("load gone.h5ad", "gone.h5ad"),  # is not there, which reading it says
+        ("load the data", None),
+        ("read the B cells again", None),
+        ("open the data", None),
+    ],
+)
+def test_a_line_may_read_a_second_file(session, tmp_path, monkeypatch, line, path):
+    for name in ("other.h5ad", "my cells.h5ad"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert file_to_open(line, session) == (None if path is None else Path(path))
+
+
+def test_a_second_file_is_looked_for_beside_the_first(cells, tiny_checkpoint, tmp_path, monkeypatch):
+    session = Session(checkpoint=load_checkpoint(tiny_checkpoint))
+    session.open(cells)
+    (cells.parent / "other.h5ad").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert file_to_open("load other.h5ad", session) == cells.parent / "other.h5ad"
+    assert file_to_open("open cells.h5ad", session) == cells

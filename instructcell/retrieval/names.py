@@ -61,6 +61,41 @@ LAB_NAMES: dict[str, str] = {
     "cancer cell": "CL:0001064",
     "tumor cell": "CL:0001064",
     "tumour cell": "CL:0001064",
+    "mono": "CL:0000576",
+    "monos": "CL:0000576",
+    "macros": "CL:0000235",
+    "neutros": "CL:0000775",
+    "basos": "CL:0000767",
+    "fibros": "CL:0000057",
+    "astros": "CL:0000127",
+    "oligos": "CL:0000128",
+    "erythros": "CL:0000232",
+    "schwann": "CL:0002573",
+    "tuft": "CL:0002204",
+    "blood vessel cell": "CL:0000115",
+    "vessel cell": "CL:0000115",
+    **{
+        f"{hormone} {word}": id
+        for hormone, id in {
+            "insulin": "CL:0000169",
+            "glucagon": "CL:0000171",
+            "somatostatin": "CL:0000173",
+            "ghrelin": "CL:0005019",
+            "pancreatic polypeptide": "CL:0002275",
+        }.items()
+        for word in ("cell", "producer", "producing cell", "secreting cell", "secretor", "maker", "releasing cell")
+    },
+}
+
+# Short names that mean two types about equally often: which is meant is asked back.
+AMBIGUOUS_NAMES: dict[str, tuple[str, str]] = {
+    "endos": ("endothelial cell", "endocrine cell"),
+    "epis": ("epithelial cell", "epidermal cell"),
+    "mesos": ("mesothelial cell", "mesenchymal cell"),
+    "PCs": ("plasma cell", "Purkinje cell"),
+    "KCs": ("Kupffer cell", "keratinocyte"),
+    "SCs": ("Schwann cell", "stem cell"),
+    "MCs": ("mast cell", "mesangial cell"),
 }
 
 # Surface antigens of several chains, or whose name several genes list -> the gene that is meant at the bench.
@@ -189,6 +224,16 @@ class NameBook:
         if mouse is not None and mouse_how in ("symbol", "ensembl") and (len(token) > 2):
             return self.orthologs.get(mouse)
         return key if len(token) > 2 and looks_like_symbol else None
+
+
+def ambiguous_name(text: str) -> tuple[str, tuple[str, str]] | None:
+    """A short name in a text that means two types, and these; capitals count: "PCs" are cells, "pcs" are pieces.
+
+    >>> ambiguous_name("how many endos?")
+    ('endos', ('endothelial cell', 'endocrine cell'))
+    """
+    written = next((word for word in WORD.findall(text) if word in AMBIGUOUS_NAMES), None)
+    return None if written is None else (written, AMBIGUOUS_NAMES[written])
 
 
 @lru_cache(maxsize=1)

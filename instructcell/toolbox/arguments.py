@@ -83,6 +83,16 @@ class Count(OfCells):
 
     cell_type: Annotated[str, Field(description="The type to count, its subtypes with it; all types when empty.")] = ""
     by: Annotated[str, Field(description="Column of obs in whose groups to count.")] = ""
+    place: Annotated[
+        int | None,
+        Field(ge=-100, le=100, description="Name the group of this place by size: 1 the largest, -1 the smallest."),
+    ] = None
+
+
+class Quality(OfCells):
+    """Arguments of `quality`."""
+
+    by: Annotated[str, Field(description="Column of obs whose groups are judged one by one.")] = ""
 
 
 class Cluster(OfFile):

@@ -12,10 +12,10 @@ from plotly.graph_objects import Figure
 from instructcell import pl, tools
 from instructcell.retrieval.grounding import percent
 from instructcell.retrieval.names import load_name_book
-from instructcell.toolbox.arguments import Cluster, Map, OfCells, OfFile, Select, UseFile
+from instructcell.toolbox.arguments import Cluster, Map, OfFile, Quality, Select, UseFile
 from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, cluster_column, clusters_of
 from instructcell.toolbox.core import Steps, Toolbox, reported, tool
-from instructcell.toolbox.types import about, annotated, coverage_facts
+from instructcell.toolbox.types import about, annotated, coverage_facts, grouped_by
 from instructcell.workspace import DataFile, Result, Selection
 
 MOST_VALUES = 200  # a column with more values than this is no grouping
@@ -53,14 +53,17 @@ def describe(box: Toolbox, asked: OfFile) -> Steps:
     yield
 
 
-@tool(OfCells, "Quality control: depth, genes per cell, mitochondrial share, cells as deep as doublets, outliers.")
-def quality(box: Toolbox, asked: OfCells) -> Steps:
-    """Metrics of the chosen cells."""
+@tool(Quality, "Quality control: depth, genes per cell, mitochondrial share, cells as deep as doublets, outliers.")
+def quality(box: Toolbox, asked: Quality) -> Steps:
+    """Metrics of the chosen cells, and of each group of a column."""
     from instructcell.analysis import quality as judge
 
     selection = yield from chosen(box, asked.cells)
     file = box.workspace.require(selection.file)
-    found = judge(file.adata, file.report, rows=selection.rows)
+    groups = None
+    if asked.by:
+        groups = (yield from grouped_by(box, file, asked.by)).to_numpy()
+    found = judge(file.adata, file.report, rows=selection.rows, by=groups)
     facts = {
         **about(selection),
         "n_genes": found.n_genes,
@@ -72,11 +75,20 @@ def quality(box: Toolbox, asked: OfCells) -> Steps:
         "low_quality_share": found.low_quality_share,
         "n_low_quality": int(found.cells["low_quality"].sum()),
         "warnings": list(map(str, found.warnings)),
+        "by": asked.by,
+        "groups": found.table if asked.by else [],
     }
     cells = found.cells.rename_axis("cell").reset_index()
     figures = {"quality": lambda: histogram(found.cells["genes"], "genes per cell")}
+    tables = {"quality by group": found.table} if asked.by else {}
     return Result(
-        "quality", facts, tables={"quality": cells}, figures=figures, file=file.name, selection=selection, payload=found
+        "quality",
+        facts,
+        tables={**tables, "quality": cells},
+        figures=figures,
+        file=file.name,
+        selection=selection,
+        payload=found,
     )
 
 

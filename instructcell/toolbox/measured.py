@@ -38,7 +38,7 @@ def explain(box: Toolbox, asked: Explain) -> Steps:
     rows = selection.rows[(types == label).to_numpy()]
     against = rival_of(box, file, asked.why_not, label, rows) if asked.why_not else None
     found = analysis.explain(
-        file.adata, rows, checkpoint=box.checkpoint, label=label, runner_up=against, report=file.report
+        file.adata, rows, checkpoint=box.checkpoint, label=label, runner_up=against or None, report=file.report
     )
     facts = {
         **about(selection),
@@ -47,6 +47,7 @@ def explain(box: Toolbox, asked: Explain) -> Steps:
         "n_read": len(found.rows),
         "runner_up": found.runner_up,
         "asked_against": asked.why_not and type_asked(box, asked.why_not),
+        "already": against == "",  # the cells are called what was held against them
         "probability": found.probability,
         "runner_up_probability": found.runner_up_probability,
         "log_odds": found.log_odds,

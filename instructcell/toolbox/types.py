@@ -81,17 +81,43 @@ def count_cells(box: Toolbox, asked: Count) -> Steps:
         "mean_confidence": table.loc[hits, "confidence"].mean() if n else None,
         "parts": {str(name): int(count) for name, count in found.items()},
     }
-    tables = {}
+    facts["share_of_all"] = facts["n_cells"] / file.adata.n_obs
+    tables, sizes = {}, found
     if asked.by:
-        groups = yield from grouped_by(box, file, asked.by)
-        counted = _counted_by(table["cell_type"], hits, groups.iloc[selection.rows])
+        groups = (yield from grouped_by(box, file, asked.by)).iloc[selection.rows]
+        counted = _counted_by(table["cell_type"], hits, groups)
         facts |= {"by": asked.by, "groups": counted}
         tables["counts by group"] = counted
+        sizes = groups[hits.to_numpy()].value_counts()
+    if asked.place is not None:
+        facts |= _at_place(sizes, asked.place, n)
     evidence = _evidence_of(box, file, names[0], selection.rows[hits.to_numpy()]) if names else None
     if evidence is not None and evidence.supported:
         tables["markers"] = tools.evidence_frame([evidence], EVIDENCE_GENES)
     notes = () if evidence is None else (f"{evidence.cell_type}: {evidence.sentence(EVIDENCE_GENES)}",)
     return Result("count_cells", facts, tables=tables, notes=notes, file=file.name, selection=selection)
+
+
+def _at_place(sizes: pd.Series, place: int, n: int) -> dict[str, Any]:
+    """The group of a place by size, as facts: 1 is the largest, -1 the smallest.
+
+    Raises
+    ------
+    InstructCellError
+        There are not so many groups.
+    """
+    known = sizes[(sizes > 0) & (sizes.index.astype(str) != tools.UNKNOWN)]
+    if not 1 <= abs(place) <= len(known):
+        raise InstructCellError(f"found {len(known)} groups, expected a place from 1 to {len(known)}")
+    at = place - 1 if place > 0 else place
+    count = int(known.iloc[at])
+    return {
+        "place": place,
+        "named": str(known.index[at]),
+        "named_n": count,
+        "named_share": count / n,
+        "n_groups": len(known),
+    }
 
 
 def grouped_by(box: Toolbox, file: DataFile, column: str) -> Generator[Progress, None, pd.Series]:
@@ -304,14 +330,13 @@ def type_asked(box: Toolbox, name: str) -> str:
 def rival_of(box: Toolbox, file: DataFile, name: str, label: str, rows: np.ndarray) -> str:
     """The checkpoint's label that a type held against `label` stands for.
 
-    A type with several labels below it ("monocyte") stands for the one that these cells are likest.
+    A type with several labels below it ("monocyte") stands for the one that these cells are likest; "" where `label` is
+    the type itself or one of them, so that there is nothing to hold against it.
 
     Raises
     ------
     LabelError
         The checkpoint knows no such type.
-    InstructCellError
-        The cells are of that type: there is nothing to hold against it.
     """
     asked = box.checkpoint.labels.find(name)
     subtypes = with_subtypes(box.checkpoint, name) if asked is None else [asked.name]
@@ -319,8 +344,7 @@ def rival_of(box: Toolbox, file: DataFile, name: str, label: str, rows: np.ndarr
     if not names:
         resolve_type(box, name)  # raises, with close names
     if label in names:
-        called = label if names == [label] else f"{label}, which is a {name}"
-        raise InstructCellError(f"most of these cells are called {called}; name another type to ask why not")
+        return ""
     if len(names) == 1:
         return names[0]
     read = np.sort(np.random.default_rng(0).permutation(rows)[:FIRST_LOOK])
