@@ -104,7 +104,7 @@ NUMBERED = re.compile(
 AMOUNT_BEHIND = (
     r"(?!\s*(?:%|percent|cells?\b|genes?|counts?|umis?|reads?|more\b|others?\b|random|pseudo|synthetic|simulated|fake|new\b"
     r"|drugs?|compounds?|times\b|x\b|fold|groups?\b|types?\b|clusters?\b|of\s+(?:them|those|these|each)|top\b|best\b|:|-?th\b"
-    r"|such\b|markers?\b|donors?|samples?))(?![\w.,]*\d)"
+    r"|such\b|words?\b|sentences?\b|lines?\b|steps?\b|minutes?\b|markers?\b|donors?|samples?))(?![\w.,]*\d)"
 )
 PLACED = re.compile(
     r"\b(?P<before>in|of|for|from|is|are|does|do|would|and|or|vs\.?|versus|against|than|between|to|with|about|call|on|inside"
@@ -198,8 +198,11 @@ class Rank:
 def asks_rank(text: str, talk: Talk) -> Rank | None:
     """Whether a sentence asks which group is the largest, or has some other place; None where it does not."""
     match = ASKS_WHICH.match(text)
-    if match is None or (match["most"] or "").lower() in ("top", "main", "major") and not match["noun"]:
+    if match is None or ((match["most"] or "").lower() in ("top", "main", "major") and not match["noun"]):
         return None
+    asked, noun = (match["asked"] or "").lower(), (match["noun"] or "").lower()
+    if re.search("type|kind|cell", asked) and re.search("cluster|group|population|compartment", noun):
+        return None  # "what type is the largest cluster" asks about that cluster
     return Rank(_place(match, match["has_least"]), _kind(f"{match['noun'] or ''} {match['asked'] or ''}", talk))
 
 

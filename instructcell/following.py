@@ -247,6 +247,8 @@ def _compare(request: Request, last: Request) -> Request | None:
     own = request.cells is not None or request.type_name
     if own and _others(request):
         return replace(request, intent=COMPARE)
+    if len(request.types) > 1:
+        return replace(request, intent=COMPARE)
     if slots.AGAINST.search(request.text) and last.groups and (_others(request) or request.cells or request.type_name):
         first = last.groups[0]
         if _others(request):

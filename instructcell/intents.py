@@ -70,7 +70,7 @@ from instructcell.requests import (
     Request,
     Topic,
 )
-from instructcell.retrieval.names import Mention, load_name_book
+from instructcell.retrieval.names import LAB_NAMES, Mention, load_name_book
 from instructcell.router import Router
 from instructcell.toolbox.arguments import ALL, EITHER, Cells
 from instructcell.toolbox.data import groupings
@@ -148,7 +148,7 @@ def read(
 ) -> Request:
     """The slots that a sentence fills; what it asks for is still open."""
     again = partial(read, labels=labels, drugs=drugs, obs=obs, files=files, topic=topic, current=current)
-    if (swapped := _instead(text, again)) is not None:
+    if (swapped := _instead(text, again, obs)) is not None:
         return swapped
     names = load_name_book()
     types, genes = names.cell_types(text), find_genes(text, obs)
@@ -220,11 +220,14 @@ def read(
     return replace(request, fragment=fragment)
 
 
-def _instead(text: str, read_part: Callable[[str], Request]) -> Request | None:
-    """ "Cluster 2 instead of cluster 1" as the first part, which takes the place of the second."""
+def _instead(text: str, read_part: Callable[[str], Request], obs: pd.DataFrame | None) -> Request | None:
+    """ "Cluster 2 instead of cluster 1", "donors instead of clusters": the first part, in the place of the second."""
     match = slots.INSTEAD_OF.match(text)
     if match is None or slots.WHY.search(text):
         return None
+    columns = [slots.find_column(f"by {part.split()[-1]}", obs) for part in (match["new"], match["old"])]
+    if all(columns):
+        return replace(read_part(match["new"]), text=text, column=columns[0], fragment=True)
     parts = []
     for part in (match["new"], match["old"]):
         found = read_part(part)
@@ -256,12 +259,13 @@ def _question(text: str, read_part: Callable[[str], Request]) -> str:
 
 @cache
 def words_of_command() -> frozenset[str]:
-    """Words that the patterns of `slots` look for: none of them is a typing error."""
+    """Words that the patterns of `slots` look for, and of the bench's names: none of them is a typing error."""
     patterns = [value.pattern for value in vars(slots).values() if isinstance(value, re.Pattern)]
     words = {
         word for pattern in patterns for word in re.findall(r"[a-z]{3,}", re.sub(r"\\[a-zA-Z]", " ", pattern.lower()))
     }
-    return frozenset(words | sentences.LINKING | FILLERS)
+    named = {word for name in LAB_NAMES for one in name.split() for word in (one, f"{one}s")}
+    return frozenset(words | sentences.LINKING | FILLERS | named)
 
 
 def _protected(obs: pd.DataFrame | None, files: Sequence[str]) -> set[str]:
@@ -365,6 +369,12 @@ def _groups(
 
     free = without(text, [(mention.start, mention.end) for mention in types])
     values = mentioned_values(free, obs)
+    placed, _ = find_selection(text, obs)
+    among = {"cell_type": title_of(types[0].id, labels)} if len(types) == 1 else {}
+    if placed is not None and placed.cells.cluster and EITHER not in placed.cells.cluster:
+        among["cluster"] = placed.cells.cluster
+    if among and len(values) == 2:  # "treated vs vehicle in the alpha cells"
+        return tuple(value.model_copy(update=among) for value in values)
     found = slots.find_groups(text, types, parse, column, obs, values)
     return tuple(
         one.model_copy(update={"cell_type": label.name})

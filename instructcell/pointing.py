@@ -17,6 +17,7 @@ from instructcell.toolbox.data import groupings
 
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
 TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
+EVERYDAY = FILLERS - {"treated"}  # words that are no values, except with their column's name
 # What stands before a value that points at cells, and behind it.
 POINTS_BEFORE = (
     r"(?:in|from|of|for|on|only|just|where|within|among|inside|about)\s+(?:(?:the|all|my|our|those|only|group)\s+)*"
@@ -130,7 +131,7 @@ def mentioned_values(text: str, obs: pd.DataFrame | None) -> tuple[Cells, ...]:
     for column, values in groupings(obs).items():
         found = []
         for value in values.unique():
-            if value.isdigit() or len(value) < 2 or value.lower() in FILLERS or TYPE_COLUMN.search(column):
+            if value.isdigit() or len(value) < 2 or value.lower() in EVERYDAY or TYPE_COLUMN.search(column):
                 continue
             match = re.search(rf"(?<![\w-]){re.escape(value)}(?:s|-treated)?(?![\w-])", text, re.IGNORECASE)
             if match and (len(value) > 2 or value in match[0]):
@@ -144,7 +145,10 @@ def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
     """ "cluster 3" where the file has no clusters of its own: the ones that are computed here."""
     if cluster_column(obs) not in (None, OWN_CLUSTERS):
         return None
-    match = re.search(r"\bclusters?\s*(?:number|no\.?|#)?\s*(\d+)\b(?!\s+(?:of|in)\s+\w)", text, re.IGNORECASE)
+    others = "|".join(CLUSTER_COLUMNS)
+    match = re.search(
+        rf"\bclusters?\s*(?:number|no\.?|#)?\s*(\d+)\b(?!\s+(?:of|in)\s+(?:the\s+)?(?:{others})\b)", text, re.IGNORECASE
+    )
     if match is None:
         return None
     values = obs[OWN_CLUSTERS].astype(str) if OWN_CLUSTERS in obs else pd.Series("", index=obs.index)
@@ -180,8 +184,9 @@ def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
             chosen = Selection(np.flatnonzero(values == value), f"{column} {value}", cells)
             if match := re.search(stated, text, re.IGNORECASE) or re.search(beside, free, re.IGNORECASE):
                 return chosen, match.span()
-            pointed = rf"\b{POINTS_BEFORE}({word}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
-            match = re.search(rf"{pointed}|^\W*(?:and\s+)?({word})\W*$", free, re.IGNORECASE)
+            plural = word.removesuffix(r"(?!\w)") + r"s?(?!\w)"  # "and females?"
+            pointed = rf"\b{POINTS_BEFORE}({plural}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
+            match = re.search(rf"{pointed}|^\W*(?:and\s+)?({plural})\W*$", free, re.IGNORECASE)
             if match and _points(column, value) and (len(value) > 2 or value in match[0]):
                 alone.append((chosen, match.span(match.lastindex or 0)))
     return alone[0] if len(alone) == 1 else _no_value(text, obs)
@@ -211,7 +216,7 @@ def beyond(text: str, obs: pd.DataFrame | None) -> Cells | None:
 def _points(column: str, value: str) -> bool:
     """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
     short = len(value) < 3 and not (len(value) == 2 and value[0].isalpha() and value[1].isdigit())
-    if TYPE_COLUMN.search(column) or short or value.isdigit() or value.lower() in FILLERS:
+    if TYPE_COLUMN.search(column) or short or value.isdigit() or value.lower() in EVERYDAY:
         return False
     names = load_name_book()
     return not (names.cell_types(value) or names.cell_types(f"{value} cell"))

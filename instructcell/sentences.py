@@ -54,7 +54,7 @@ REJECTED = re.compile(
 )
 # Where a further request begins: a verb of command, or a question of its own.
 BEGINS = (
-    r"(?:please\s+|also\s+|then\s+|afterwards\s+|finally\s+|now\s+|next\s+)*(?:(?:annotate|label|cluster|group|show|tell|plot|draw|compare|generate"
+    r"(?:please\s+|also\s+|then\s+|afterwards\s+|finally\s+|now\s+|next\s+)*(?:(?:annotate|label|(?:cluster|group)(?!s?\s*#?\d)|show|tell|plot|draw|compare|generate"
     r"|simulate|make|create|select|keep|pick|choose|find|search|count|list|rank|predict|check|export|download|save|undo"
     r"|explain|describe|give|use|switch|colou?r|overlay|put|start|restart|reset|run|do\s+(?:they|these|those|you)|does|is\s+(?:it|there)"
     r"|are\s+(?:they|these|those|there)|would|could\s+(?:they|it)|how\s+(?:many|much|do|does|are|is|would|good|similar)"

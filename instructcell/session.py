@@ -482,7 +482,8 @@ class Session:
             made=self.generated is not None,
             corrects=corrects or filled.corrects,
         )
-        return replace(request, rank=ellipsis.asks_rank(filled.text, talk))
+        rank = None if self.adata is None else ellipsis.asks_rank(filled.text, talk)
+        return request if rank is None else replace(request, intent=requests.COUNT, wavers=None, rank=rank)
 
     def _talk(self) -> ellipsis.Talk:
         """What the talk so far supplies to a sentence that leaves it out."""
@@ -604,13 +605,14 @@ class Session:
         said = request.cells or ALL
         if types and request.type_name:
             said = said.model_copy(update={"cell_type": _types_said(request)})
-        own = (
-            said.column or said.cluster or said.cell_type
-        )  # "the bright ones" are named, "the unsure ones" are of these
-        ones = ONES.search(request.text) is not None and not own
+        # "The bright ones" are named, "the unsure ones" are of those talked about.
+        ones = ONES.search(request.text) is not None and not (said.column or said.cluster or said.cell_type)
         back = request.points_back or request.points_here or ones
         if slots.THE_OTHERS.search(request.text) and said == ALL and self._focus != ALL:
             return self._focus.model_copy(update={"others": True})
+        of_type = self._focus == Cells(cell_type=self._focus.cell_type)
+        if request.type_name and of_type and not slots.THE_OTHERS.search(request.text):
+            return said  # "alpha cells, how many of them?" after talk of beta cells
         if not back or slots.EVERYTHING.search(request.text) or self._focus == ALL:
             return said
         if said == ALL or said == self._focus:
@@ -932,11 +934,19 @@ class Session:
                 "rest: *what is special about cluster 1?*"
             )
             return
+        if len(request.groups) > 1 and (request.points_back or request.points_here):
+            groups = tuple(self._of_these(group) for group in groups)
         against = groups[1] if len(groups) > 1 else None
         if against is None and slots.ONLY_IN.search(request.text):
             against = self._rest_of_type(groups[0])
         yield from self._ask("compare", cells=groups[0], against=against, genes=request.genes)
         yield from self._now_both(groups)
+
+    def _of_these(self, group: Cells) -> Cells:
+        """A group within the cells talked about, where it says something else: "treated vs vehicle in those"."""
+        base, given = self._focus.short(), group.short()
+        clash = {*base} & {*given} or {"others", *ORDER} & {*base, *given} or {"cell_type", "selection"} & {*given}
+        return group if clash else Cells(**{**base, **given})
 
     def _rest_of_type(self, group: Cells) -> Cells | None:
         """The cells of the same type in the other groups: "only in the monocytes" holds monocytes against monocytes."""
@@ -1137,7 +1147,7 @@ class Session:
         pseudo = self.generated is not None and (self.latest is None or self._made_last())
         if not what and pseudo:
             assert self.generated is not None
-            yield TextDelta(f"Here are the {answers.many(self.generated.n_obs, 'pseudo-cell')} of the last request. ")
+            yield TextDelta("Here are the pseudo-cells of the last request. ")
             yield CellsGenerated(self.generated)
             what = "pseudo"
         elif not what and self.latest is not None:

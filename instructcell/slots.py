@@ -41,7 +41,7 @@ POINTS_BACK = re.compile(
     r"|type)"
     r"|(?:in|of|on|about|for|kill|hit)\s+it|it\s+(?:express\w*|be)|call\s+it|is\s+it(?=\s+(?:an?|sensitive|resistant"
     r"|enriched|depleted|pure|mostly|mainly|mixed|homogeneous|evenly)\b)|sets?\s+it\s+apart|its\s+cells|(?:such|similar)\s+cells"
-    r"|(?:cells|ones)\s+like\s+that|of\s+that(?=\W*$))\b"
+    r"|(?:cells|ones)\s+like\s+that|(?:of|is)\s+that(?=\W*$))\b"
     # "how high is GCG there", but not "how many are there", "is there", "what is in there", "hi there"
     r"|(?<!\bin )(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )(?<!\bbe )(?<!\bhi )(?<!\bhey )(?<!\bhello )"
     r"(?<!\bout )\bthere\b"
