@@ -405,8 +405,10 @@ def expression_text(result: Result) -> str:
     facts = result.facts
     lines = []
     for row in facts["genes"]:
+        own = facts["own_names"].get(row["gene"], [])
+        called = f" ({', '.join(own)} in this file)" if own else ""
         lines.append(
-            f"**{row['gene']}** is expressed by {row['expressing']:,} of {many(row['cells'], 'cell')} "
+            f"**{row['gene']}**{called} is expressed by {row['expressing']:,} of {many(row['cells'], 'cell')} "
             f"({percent(row['share_of_cells'])}; {titled(facts['cells'])}), mean {row['mean']:.2f} "
             f"{facts['unit']}."
         )

@@ -15,6 +15,7 @@ from instructcell.analysis.likelihood import PER
 from instructcell.errors import InstructCellError
 from instructcell.events import Progress
 from instructcell.layout import map_cells
+from instructcell.retrieval.names import load_name_book
 from instructcell.toolbox.arguments import Compare, Explain, Expression, FindByGene, FindByText, OfCells
 from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, clusters_of, mask_of
 from instructcell.toolbox.core import Steps, Toolbox, tool
@@ -113,10 +114,21 @@ def expression(box: Toolbox, asked: Expression) -> Steps:
         "not_measured": list(whole.not_measured),
         "unknown": {name: list(near) for name, near in (whole.unknown or {}).items()},
         "read_as": whole.read_as,
+        "own_names": _own_names(file, [str(gene) for gene in whole.table["gene"].unique()]),
         "unit": UNIT,
     }
     figures = {} if by is None else {"expression": lambda: dots(grouped.table)}
     return Result("expression", facts, {"expression": grouped.table}, figures, file=file.name, selection=selection)
+
+
+def _own_names(file: DataFile, genes: list[str]) -> dict[str, list[str]]:
+    """How a mouse file calls genes that are told by their human symbols: {"INS": ["Ins1", "Ins2"]}."""
+    if file.report.species != "mouse":
+        return {}
+    names = [
+        name for name, human in load_name_book().orthologs.items() if human in genes and name in file.adata.var_names
+    ]
+    return {gene: sorted(name for name in names if load_name_book().orthologs[name] == gene) for gene in genes}
 
 
 @tool(Compare, "Compare two groups of cells: genes that differ, and the cell types these genes point to.")
