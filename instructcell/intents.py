@@ -75,6 +75,7 @@ from instructcell.router import Router
 from instructcell.toolbox.arguments import ALL, EITHER, Cells
 from instructcell.toolbox.data import groupings
 
+SURE = 0.7  # probability from which the reader's intent stands unless the slots contradict it
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = (
@@ -96,6 +97,7 @@ def understand(
     current: str = "",
     made: bool = False,
     corrects: bool = False,
+    previous: str = "",
 ) -> Request:
     """Read one sentence of the user.
 
@@ -115,6 +117,8 @@ def understand(
         Whether there are pseudo-cells to talk about.
     corrects
         Whether it takes the place of the request before: "no, I meant cluster 3".
+    previous
+        The intent of the turn before, whatever it was; `last` is the latest one that can be gone on with.
     """
     topic = Topic() if topic is None else topic
     protected = words_of_command() | _protected(obs, files)
@@ -126,7 +130,7 @@ def understand(
         rest = sentences.without_rejected(text)
         again = slots_of(rest)
         request = again if rest != text and again.fragment else request
-    votes = router.votes(generic(request.text, request, router.spelled))
+    votes = router.votes(request.text, generic(request.text, request, router.spelled), previous=previous)
     decided = _followed(request, votes, last, corrects=corrects)
     if decided is None:
         request = _inherited(request, votes[0][0], topic)
@@ -386,6 +390,8 @@ def _groups(
 
 def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, made: bool) -> Request:
     """The intent from words of command, the slots, and the votes."""
+    if (sure := _sure(request, *votes[0], loaded=loaded, made=made)) is not None:
+        return _filled(replace(request, intent=sure))
     votes = _supported(request, votes)
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
@@ -425,6 +431,51 @@ def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, m
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE, DRUG_FACTS}:
         clear = True
     return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
+
+
+def _sure(request: Request, best: str, share: float, *, loaded: bool, made: bool) -> str | None:
+    """The intent that the reader is sure of, in the words of the slots; None where it is not, or they contradict it."""
+    text = request.text
+    settled = _order(request, loaded=loaded)
+    if settled is not None or share < SURE:
+        return settled
+    known_drug = any(mention.drug is not None for mention in request.drugs)
+    about = request.cells is not None or _points_at(request)
+    if best in (ANNOTATE, SUBSET):
+        if request.genes or known_drug:
+            return None
+        return SUBSET if about else ANNOTATE
+    if best == COUNT:
+        if request.genes or known_drug or not loaded:
+            return None
+        return COUNT if _counts_groups(request) or not request.type_name else ANNOTATE
+    if best == EXPRESSION and not (loaded and request.genes):
+        return None
+    if best == MARKERS and loaded and not request.type_name and (about or request.column):
+        return COMPARE
+    if best in (DRUG, COMPARE_DRUG, DRUG_FACTS) and not (request.drugs or slots.DRUGS.search(text) or slots.ACTS.search(text)):
+        return None
+    if best in (SELECT, COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded:
+        return None
+    if best == SELECT and not (about or request.type_name or request.genes):
+        return None
+    return best
+
+
+def _order(request: Request, *, loaded: bool) -> str | None:
+    """What words of command settle, whatever they are about: undo, restart, and what is never done."""
+    text = request.text
+    if slots.UNDO.search(text):
+        return UNDO
+    if slots.RESTART.search(text):
+        return RESTART
+    if slots.INJECTION.search(text) or slots.NOT_READ.search(text):
+        return OUT_OF_SCOPE
+    if loaded and slots.OF_COLUMN.search(text):
+        return DESCRIBE
+    if loaded and slots.RESTORES.search(text) and not request.file:
+        return SELECT
+    return None
 
 
 def _unheard_type(request: Request) -> str:
@@ -493,16 +544,6 @@ def _points_at(request: Request) -> bool:
 def _command(request: Request, best: str, *, loaded: bool, made: bool) -> str | None:
     """The intent that words of command settle, whatever the votes say; None where they do not."""
     text = request.text
-    if slots.UNDO.search(text):
-        return UNDO
-    if slots.RESTART.search(text):
-        return RESTART
-    if slots.INJECTION.search(text) or slots.NOT_READ.search(text):
-        return OUT_OF_SCOPE
-    if loaded and slots.OF_COLUMN.search(text):
-        return DESCRIBE
-    if loaded and slots.RESTORES.search(text) and not request.file:
-        return SELECT
     names = request.type_name or request.gene or request.cells or request.drugs or request.column
     hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
     pointed = loaded and (_points_at(request) or any(hint.search(text) for hint in hints))

@@ -1,86 +1,110 @@
-"""Which intent a sentence has by its meaning: exemplars in the sentence encoder's space, and a regression on them.
+"""Which intent a sentence has by its meaning: the sentence encoder, tuned on exemplar phrasings, and a linear read-out.
 
-The exemplars are those of `resources/intents.tsv`, written by hand, and of `resources/requests.tsv`, rendered by the
-phrasing grammar of training (`python -m train.requests`), without the phrasings that are kept for evaluation.
+The exemplars are those of `resources/intents.tsv`, written by hand with the intent of the turn before where they go on
+from one, and of `resources/requests.tsv`, rendered by the phrasing grammar of training (`python -m train.requests`)
+without the phrasings that are kept for evaluation. `python -m train.router` tunes on them: low-rank changes of
+all-MiniLM-L6-v2 (Hu et al. 2021), which `resources/router.safetensors` keeps beside the read-out.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from rapidfuzz import fuzz, process
 
 from instructcell.errors import ResourceError
-from instructcell.requests import INTENTS, OUT_OF_SCOPE
+from instructcell.requests import INTENTS
 from instructcell.resources import RESOURCES
-from instructcell.retrieval import SentenceEncoder, load_sentence_encoder
-from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256
+from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256, load_encoder_parts
 
-VECTORS = RESOURCES / "index" / "intents.npz"
-REQUESTS = "requests.tsv"
-NEIGHBOURS = 8  # exemplars that vote
-SHARPNESS = 0.06  # cosine difference at which a vote falls to 1/e
-FAR = 0.32  # a sentence that is nearer to no exemplar than this is out of scope
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = RESOURCES / "router.safetensors"
+EXEMPLARS, REQUESTS = "intents.tsv", "requests.tsv"
+MAX_TOKENS = 64  # of a sentence and the intent before it
+TARGETS = ("query", "key", "value", "dense")  # the layers that are tuned
 SPELLED = 75  # rapidfuzz ratio from which an unknown word is a known one with a typing error
 DRUG_LIKE = re.compile(r"(?:nib|mab|lib|mus|cin|platin|taxel|rafenib)$")  # a near drug is asked back about, not mended
-REGULARISATION = 30.0  # C of the logistic regression
 
 
-class Router:
-    """Intent recognition by exemplars.
+@dataclass(frozen=True)
+class Exemplar:
+    """A sentence, its intent, and the intent of the turn that it goes on from; "" when it stands for itself."""
+
+    intent: str
+    text: str
+    previous: str = ""
+
+
+class Reader(Protocol):
+    """Says how likely each intent is."""
+
+    intents: Sequence[str]
+
+    def chances(self, texts: Sequence[str], previous: str = "") -> np.ndarray:
+        """Texts (n of them) after a turn of the intent `previous` -> probabilities [n, intents]."""
+        ...
+
+
+class TunedReader:
+    """The tuned encoder and its read-out.
 
     Parameters
     ----------
-    encoder
-        Texts -> unit vectors.
-    exemplars
-        (intent, text) pairs.
-    vectors
-        Of the exemplars [E, D], to spare the encoding.
-    n_spelled
-        So many of the first exemplars are spelled rightly; all by default.
-    weights
-        Of the regression, a row of D weights and an intercept for each intent in alphabetical order [I, D + 1], to
-        spare the fit.
+    tokenizer, model
+        Of the encoder, the low-rank changes added to its weights.
+    weight, bias
+        Of the read-out [I, D], [I].
+    intents
+        Names of its rows.
+    temperature
+        The scores are divided by it.
     """
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
-        exemplars: Sequence[tuple[str, str]],
-        vectors: np.ndarray | None = None,
-        n_spelled: int | None = None,
-        weights: np.ndarray | None = None,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        intents: Sequence[str],
+        temperature: float = 1.0,
     ) -> None:
-        self.encoder = encoder
-        self.intents = np.asarray([intent for intent, _ in exemplars])
-        self.texts = [text for _, text in exemplars][:n_spelled]
-        self.vectors = encoder.encode([text for _, text in exemplars]) if vectors is None else vectors
-        self.weights = self.fit() if weights is None else weights
+        self.tokenizer, self.model = tokenizer, model.eval()
+        self.weight, self.bias, self.intents, self.temperature = weight, bias, tuple(intents), temperature
 
-    def fit(self) -> np.ndarray:
-        """Weights of a logistic regression that weighs the intents alike, however many exemplars they have."""
-        from sklearn.linear_model import LogisticRegression
+    def chances(self, texts: Sequence[str], previous: str = "") -> np.ndarray:
+        """Texts (n of them) after a turn of the intent `previous` -> probabilities [n, intents]."""
+        import torch
 
-        regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500)
-        regression.fit(self.vectors, self.intents)
-        coefficients, intercepts = regression.coef_, regression.intercept_
-        if len(coefficients) == 1:  # of two intents only the second one's are kept
-            coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercepts / 2
-        return np.column_stack([coefficients, intercepts]).astype(np.float32)
+        with torch.inference_mode():
+            vectors = embed(self.model, encoded(self.tokenizer, texts, [previous] * len(texts)))  # [n, D]
+            scores = vectors @ self.weight.T + self.bias
+            return (scores / self.temperature).softmax(dim=-1).numpy()
 
-    def chances(self, vector: np.ndarray) -> pd.Series:
-        """What the regression makes of a sentence's vector [D]: a probability per intent."""
-        scores = self.weights[:, :-1] @ vector + self.weights[:, -1]
-        raised = np.exp(scores - scores.max())
-        return pd.Series(raised / raised.sum(), np.unique(self.intents))
+
+class Router:
+    """Intent recognition.
+
+    Parameters
+    ----------
+    reader
+        Texts -> probabilities of intents.
+    exemplars
+        Rightly spelled sentences, whose words are known.
+    """
+
+    def __init__(self, reader: Reader, exemplars: Sequence[str]) -> None:
+        self.reader, self.texts = reader, list(exemplars)
 
     def spelled(self, text: str) -> str:
         """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
@@ -108,64 +132,99 @@ class Router:
         """Words that occur more than once: a typing error in an exemplar is none of them."""
         return [word for word, n in self._vocabulary.most_common() if n > 1 and len(word) > 2]
 
-    def votes(self, text: str) -> list[tuple[str, float]]:
-        """Intents with their share of the vote, the strongest first."""
-        vector = self.encoder.encode([text])[0]  # [D]
-        similarity = self.vectors @ vector  # [E]
-        nearest = np.argsort(-similarity)[:NEIGHBOURS]
-        if similarity[nearest[0]] < FAR:
-            return [(OUT_OF_SCOPE, 1.0)]
-        weights = np.exp((similarity[nearest] - similarity[nearest[0]]) / SHARPNESS)
-        votes = pd.Series(weights).groupby(self.intents[nearest]).sum()
-        shares = (votes / votes.sum()).add(self.chances(vector), fill_value=0.0).sort_values(ascending=False) / 2
-        return [(str(intent), float(share)) for intent, share in shares.items()]
+    def votes(self, *texts: str, previous: str = "") -> list[tuple[str, float]]:
+        """Intents with their probability, the likeliest first; the mean over several wordings of one sentence."""
+        chances = self.reader.chances(texts, previous).mean(axis=0)
+        order = np.argsort(-chances, kind="stable")
+        return [(self.reader.intents[at], float(chances[at])) for at in order]
+
+
+# ---- the tuned encoder
+
+
+def encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], previous: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Sentences as the encoder takes them, each behind the intent of the turn before it."""
+    before = [f"after {intent.replace('_', ' ')}" if intent else "first" for intent in previous]
+    return dict(
+        tokenizer(before, list(texts), padding=True, truncation="only_second", max_length=MAX_TOKENS, return_tensors="pt")
+    )
+
+
+def embed(model: torch.nn.Module, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The mean of the encoder's last states [n, D]."""
+    mask = tokens["attention_mask"].unsqueeze(-1).float()
+    return (model(**tokens).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 @lru_cache(maxsize=1)
 def load_router() -> Router:
-    """The router over the shipped exemplars; loaded once per process."""
-    written, exemplars = len(read_exemplars()), all_exemplars()
-    vectors, weights = read_vectors(exemplars)
-    return Router(load_sentence_encoder(), exemplars, vectors, written, weights)
+    """The shipped router; loaded once per process.
+
+    Raises
+    ------
+    ResourceError
+        The weights are missing or belong to another encoder.
+    """
+    return Router(load_reader(), [exemplar.text for exemplar in read_exemplars()])
 
 
-def all_exemplars() -> list[tuple[str, str]]:
-    """(intent, text) pairs: those written by hand, then those of the phrasing grammar."""
-    return [*read_exemplars(), *read_exemplars(REQUESTS)]
+def load_reader() -> TunedReader:
+    """The tuned encoder: its low-rank changes are added to the weights of the installed encoder."""
+    from safetensors import safe_open
+
+    tokenizer, model = load_encoder_parts()
+    try:
+        with safe_open(WEIGHTS, framework="pt") as file:
+            about = file.metadata()
+            kept = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+    except OSError as error:
+        raise ResourceError(
+            f"{WEIGHTS.name} is missing from instructcell/resources; install InstructCell again"
+        ) from error
+    if about["encoder"] != WEIGHTS_SHA256:
+        raise ResourceError(
+            f"{WEIGHTS.name} was tuned for the sentence encoder {about['encoder'][:12]}, the installed one is "
+            f"{WEIGHTS_SHA256[:12]}; run `python -m train.router`"
+        )
+    intents = about["intents"].split()
+    if strange := sorted(set(intents) ^ set(INTENTS)):
+        raise ResourceError(f"{WEIGHTS.name} differs in the intents {', '.join(strange)}; run `python -m train.router`")
+    _add(model, kept, float(about["scale"]))
+    return TunedReader(tokenizer, model, kept["weight"], kept["bias"], intents, float(about["temperature"]))
 
 
-def read_exemplars(name: str = "intents.tsv") -> list[tuple[str, str]]:
-    """(intent, text) pairs of a table of the resources."""
+def _add(model: PreTrainedModel, kept: dict[str, torch.Tensor], scale: float) -> None:
+    """Add the low-rank changes B A to the weights they belong to."""
+    import torch
+
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if f"{name}.A" in kept:
+                module.weight += scale * kept[f"{name}.B"] @ kept[f"{name}.A"]
+
+
+# ---- exemplars
+
+
+def read_exemplars(name: str = EXEMPLARS) -> list[Exemplar]:
+    """The sentences of a table of the resources.
+
+    Raises
+    ------
+    ResourceError
+        The table is missing or names an intent that is none.
+    """
     try:
         with (RESOURCES / name).open(encoding="utf-8", newline="") as file:
-            rows = [(row["intent"], row["text"]) for row in csv.DictReader(file, delimiter="\t")]
+            rows = [
+                Exemplar(row["intent"], row["text"], row.get("previous") or "")
+                for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            ]
     except FileNotFoundError as error:
         raise ResourceError(f"{name} is missing from instructcell/resources; install InstructCell again") from error
-    strange = sorted({intent for intent, _ in rows} - set(INTENTS))
-    if strange:
+    named = {exemplar.intent for exemplar in rows} | {exemplar.previous for exemplar in rows if exemplar.previous}
+    if strange := sorted(named - set(INTENTS)):
         raise ResourceError(f"{name} names unknown intents: {', '.join(strange)}; expected {', '.join(INTENTS)}")
     return rows
-
-
-def read_vectors(exemplars: Sequence[tuple[str, str]]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The exemplars' vectors [E, D] and the regression's weights, or None where they were made from other texts."""
-    if not VECTORS.is_file():
-        return None, None
-    with np.load(VECTORS, allow_pickle=False) as saved:
-        if str(saved["texts"]) != _fingerprint(exemplars):
-            return None, None
-        return saved["vectors"].astype(np.float32), saved["weights"]
-
-
-def write_vectors() -> None:
-    """Encode the exemplars and keep their vectors and the regression's weights; part of `make resources`."""
-    exemplars = all_exemplars()
-    made = Router(load_sentence_encoder(), exemplars)
-    np.savez_compressed(
-        VECTORS, vectors=made.vectors.astype(np.float16), weights=made.weights, texts=_fingerprint(exemplars)
-    )
-
-
-def _fingerprint(exemplars: Sequence[tuple[str, str]]) -> str:
-    texts = "\n".join("\t".join(exemplar) for exemplar in exemplars)
-    return hashlib.sha256(f"{WEIGHTS_SHA256}\n{texts}".encode()).hexdigest()

@@ -161,6 +161,7 @@ class Session:
         self.history: list[Turn] = []
         self._last: Request | None = None
         self._last_file = ""  # that it was about
+        self._previous = ""  # intent of the turn before
         self._foci: dict[str, Cells] = {}  # per file, the cells that were talked about
         self._topic = Topic()
         self._compared: Cells | None = None  # both groups of the latest comparison
@@ -481,6 +482,7 @@ class Session:
             current=self.name,
             made=self.generated is not None,
             corrects=corrects or filled.corrects,
+            previous=self._previous,
         )
         rank = None if self.adata is None else ellipsis.asks_rank(filled.text, talk)
         return request if rank is None else replace(request, intent=requests.COUNT, wavers=None, rank=rank)
@@ -542,6 +544,7 @@ class Session:
             )
             return
         request = completed(request, self._last, self._topic)
+        self._previous = request.intent
         if request.intent in CONTINUED:
             self._last, self._last_file = request, self.name
         self._topic = self._topic.after(request)

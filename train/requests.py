@@ -1,6 +1,6 @@
 """Requests of the phrasing grammar as exemplars for the conversation: `python -m train.requests`.
 
-Writes `instructcell/resources/requests.tsv` and the vectors beside the index. Phrasings that training keeps back are
+Writes `instructcell/resources/requests.tsv`, which `python -m train.router` tunes the reader of requests on. Phrasings that training keeps back are
 kept back here as well, so that `instructcell evaluate --tasks phrasing` judges the chat's routing on unseen ones. Names
 of types, drugs and genes are taken out as the conversation does before it asks what a sentence means.
 """
@@ -65,7 +65,6 @@ def main() -> None:
     with (RESOURCES / routing.REQUESTS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("intent", "text"), *rows])
-    routing.write_vectors()
 
 
 if __name__ == "__main__":

