@@ -76,6 +76,7 @@ from instructcell.toolbox.arguments import ALL, EITHER, Cells
 from instructcell.toolbox.data import groupings
 
 SURE = 0.7  # probability from which the reader's intent stands unless the slots contradict it
+CERTAIN = 0.9  # the same for starting again, which forgets results
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = (
@@ -134,7 +135,7 @@ def understand(
     decided = _followed(request, votes, last, corrects=corrects)
     if decided is None:
         request = _inherited(request, votes[0][0], topic)
-        decided = _decide(request, votes, loaded=obs is not None, made=made)
+        decided = _completed(_decide(request, votes, loaded=obs is not None, made=made), last, topic)
     if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
         decided = _with_groups(decided, labels, drugs, obs, topic)
     return decided
@@ -160,6 +161,9 @@ def read(
         types = [mention for mention in types if not _meet(mention, of_cells)]
         genes = [*(gene for gene in genes if not _meet(gene, of_cells)), of_cells]
     named_drugs = find_drugs(text, drugs, [(mention.start, mention.end) for mention in (*types, *genes)])
+    values = tuple(mentioned_values(text, obs))
+    of_file = set() if obs is None else {value.lower() for each in groupings(obs).values() for value in each.unique()}
+    named_drugs = tuple(drug for drug in named_drugs if drug.drug is not None or drug.written.lower() not in of_file)
     taken = [(mention.start, mention.end) for mention in types]
     taken += [(mention.start, mention.end) for mention in named_drugs]
     selection, rest = find_selection(text, obs, taken)
@@ -198,6 +202,7 @@ def read(
         species=find_species(text),
         tissue=find_tissue(text, labels),
         selection=selection,
+        values=values,
         cells=cells,
         points_back=slots.POINTS_BACK.search(text) is not None,
         points_here=slots.POINTS_HERE.search(text) is not None,
@@ -302,6 +307,26 @@ def _followed(
         found = continued(request, last, corrects=corrects)
         return None if found is None else _filled(found)
     return None
+
+
+def _completed(request: Request, last: Request | None, topic: Topic) -> Request:
+    """A request of the kind before that lacks what it is about, with what the one before was about: "make it 50"."""
+    lacks_gene = request.intent in (EXPRESSION, COMPARE) and not request.genes
+    if request.intent == EXPRESSION and lacks_gene and topic.genes:
+        return replace(request, genes=topic.genes, gene=topic.genes[0])
+    if request.intent in (DRUG, COMPARE_DRUG) and not request.drugs and topic.drugs:
+        return replace(request, drugs=topic.drugs[:1])
+    if last is None or last.intent != request.intent:
+        return request
+    named = request.cell_type is not None or request.unknown_type is not None or request.types
+    lacks_type = request.intent == GENERATE and not (named or request.cells or request.like or request.points_back)
+    lacks_groups = request.intent == COMPARE and not (request.cells or request.types or request.column or request.groups)
+    if not (lacks_type or lacks_groups):
+        return request
+    found = continued(replace(request, fragment=True), last)
+    if lacks_groups and found is None and len(last.groups) > 0:
+        found = replace(request, groups=last.groups, column=last.column)
+    return request if found is None else _filled(found)
 
 
 def _inherited(request: Request, best: str, topic: Topic) -> Request:
@@ -430,6 +455,8 @@ def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, m
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE, DRUG_FACTS}:
         clear = True
+    if best == RESTART and share < CERTAIN:
+        clear = False  # results are lost by it
     return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
 
 
@@ -437,22 +464,35 @@ def _sure(request: Request, best: str, share: float, *, loaded: bool, made: bool
     """The intent that the reader is sure of, in the words of the slots; None where it is not, or they contradict it."""
     text = request.text
     settled = _order(request, loaded=loaded)
-    if settled is not None or share < SURE:
+    if settled is not None or share < (CERTAIN if best == RESTART else SURE):
         return settled
     known_drug = any(mention.drug is not None for mention in request.drugs)
     about = request.cells is not None or _points_at(request)
+    narrower = {DRUG: _about_drugs, EXPRESSION: _comparing_gene, RANK: _choosing, ANNOTATE: _choosing, SUBSET: _choosing}
+    if best in narrower:
+        found = narrower[best](request, best, loaded=loaded, made=made, known_drug=known_drug)
+        if found in (COMPARE_DRUG, COMPARE, SELECT):
+            return found
+    if best == OUT_OF_SCOPE and loaded and slots.WHICH_DRUG.search(text):
+        return RANK  # "which drug should I give my patient?": told with what it is worth
     if best in (ANNOTATE, SUBSET):
         if request.genes or known_drug:
             return None
         return SUBSET if about else ANNOTATE
     if best == COUNT:
-        if request.genes or known_drug or not loaded:
+        if request.genes or known_drug or not loaded or (request.cells is not None and slots.WHICH_ARE.match(text)):
             return None
-        return COUNT if _counts_groups(request) or not request.type_name else ANNOTATE
+        rejects = slots.NOT_OF_TYPE.search(text)
+        return COUNT if rejects or _counts_groups(request) or not request.type_name else ANNOTATE
     if best == EXPRESSION and not (loaded and request.genes):
         return None
     if best == MARKERS and loaded and not request.type_name and (about or request.column):
         return COMPARE
+    if best in (DRUG, COMPARE_DRUG) and not request.drugs and len(request.values) > 1:
+        return COMPARE  # "the effect of IFNg compared to DMSO", where these are groups of the file
+    hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
+    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and loaded and any(hint.search(text) for hint in hints):
+        return None
     if best in (DRUG, COMPARE_DRUG, DRUG_FACTS) and not (request.drugs or slots.DRUGS.search(text) or slots.ACTS.search(text)):
         return None
     if best in (SELECT, COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded:
@@ -475,6 +515,10 @@ def _order(request: Request, *, loaded: bool) -> str | None:
         return DESCRIBE
     if loaded and slots.RESTORES.search(text) and not request.file:
         return SELECT
+    if loaded and request.cells is not None and request.cells.response and not (request.drugs or slots.DRUGS.search(text)):
+        if slots.COMPARES.search(text):
+            return COMPARE  # of the response predicted before: "how do they differ from the sensitive ones?"
+        return SELECT if slots.WHO_RESPONDS.search(text) else None
     return None
 
 

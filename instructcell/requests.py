@@ -62,6 +62,7 @@ class Request:
     genes: tuple[str, ...] = ()
     cells: Cells | None = None  # what the sentence says of which cells, types aside
     groups: tuple[Cells, ...] = ()  # two groups to compare
+    values: tuple[Cells, ...] = ()  # groups of the file that are named
     points_back: bool = False  # "them", "those": the cells that were talked about
     points_here: bool = False  # "these": the chosen cells, else all
     like: bool = False  # "like these"
