@@ -133,9 +133,11 @@ def understand(
         request = again if rest != text and again.fragment else request
     votes = router.votes(request.text, generic(request.text, request, router.spelled), previous=previous)
     decided = _followed(request, votes, last, corrects=corrects)
+    if decided is not None and _stands_for_itself(request, decided, *votes[0], loaded=obs is not None):
+        decided = None
     if decided is None:
         request = _inherited(request, votes[0][0], topic)
-        decided = _completed(_decide(request, votes, loaded=obs is not None, made=made), last, topic)
+        decided = _decide(request, votes, topic, loaded=obs is not None, made=made)
     if decided.intent in (COMPARE, COMPARE_DRUG) or (decided.intent == RANK and slots.COMPARES.search(text)):
         decided = _with_groups(decided, labels, drugs, obs, topic)
     return decided
@@ -309,24 +311,11 @@ def _followed(
     return None
 
 
-def _completed(request: Request, last: Request | None, topic: Topic) -> Request:
-    """A request of the kind before that lacks what it is about, with what the one before was about: "make it 50"."""
-    lacks_gene = request.intent in (EXPRESSION, COMPARE) and not request.genes
-    if request.intent == EXPRESSION and lacks_gene and topic.genes:
-        return replace(request, genes=topic.genes, gene=topic.genes[0])
-    if request.intent in (DRUG, COMPARE_DRUG) and not request.drugs and topic.drugs:
-        return replace(request, drugs=topic.drugs[:1])
-    if last is None or last.intent != request.intent:
-        return request
-    named = request.cell_type is not None or request.unknown_type is not None or request.types
-    lacks_type = request.intent == GENERATE and not (named or request.cells or request.like or request.points_back)
-    lacks_groups = request.intent == COMPARE and not (request.cells or request.types or request.column or request.groups)
-    if not (lacks_type or lacks_groups):
-        return request
-    found = continued(replace(request, fragment=True), last)
-    if lacks_groups and found is None and len(last.groups) > 0:
-        found = replace(request, groups=last.groups, column=last.column)
-    return request if found is None else _filled(found)
+def _stands_for_itself(request: Request, followed: Request, best: str, share: float, *, loaded: bool) -> bool:
+    """Whether a fragment asks for something else than the sentence before it, by its words: "INS by gate"."""
+    if not loaded or best == followed.intent or share < SURE or followed.replaces is not None:
+        return False
+    return best == EXPRESSION and bool(request.genes) and followed.intent in (COMPARE, EXPLAIN, QUALITY)
 
 
 def _inherited(request: Request, best: str, topic: Topic) -> Request:
@@ -413,9 +402,9 @@ def _groups(
     )
 
 
-def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, made: bool) -> Request:
+def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, loaded: bool, made: bool) -> Request:
     """The intent from words of command, the slots, and the votes."""
-    if (sure := _sure(request, *votes[0], loaded=loaded, made=made)) is not None:
+    if (sure := _sure(request, *votes[0], topic, loaded=loaded, made=made)) is not None:
         return _filled(replace(request, intent=sure))
     votes = _supported(request, votes)
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
@@ -460,46 +449,58 @@ def _decide(request: Request, votes: list[tuple[str, float]], *, loaded: bool, m
     return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
 
 
-def _sure(request: Request, best: str, share: float, *, loaded: bool, made: bool) -> str | None:
+def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bool, made: bool) -> str | None:
     """The intent that the reader is sure of, in the words of the slots; None where it is not, or they contradict it."""
-    text = request.text
     settled = _order(request, loaded=loaded)
     if settled is not None or share < (CERTAIN if best == RESTART else SURE):
         return settled
+    if _contradicted(request, best, topic, loaded=loaded):
+        return None
     known_drug = any(mention.drug is not None for mention in request.drugs)
-    about = request.cells is not None or _points_at(request)
-    narrower = {DRUG: _about_drugs, EXPRESSION: _comparing_gene, RANK: _choosing, ANNOTATE: _choosing, SUBSET: _choosing}
-    if best in narrower:
-        found = narrower[best](request, best, loaded=loaded, made=made, known_drug=known_drug)
-        if found in (COMPARE_DRUG, COMPARE, SELECT):
+    for settle in NARROWER.get(best, ()):
+        found = settle(request, best, loaded=loaded, made=made, known_drug=known_drug)
+        if found in NARROWED:
             return found
-    if best == OUT_OF_SCOPE and loaded and slots.WHICH_DRUG.search(text):
-        return RANK  # "which drug should I give my patient?": told with what it is worth
+    text, about = request.text, request.cells is not None or _points_at(request)
     if best in (ANNOTATE, SUBSET):
-        if request.genes or known_drug:
-            return None
-        return SUBSET if about else ANNOTATE
+        by_group = request.column and slots.COMPOSITION.search(text)
+        return COUNT if by_group else SUBSET if about else ANNOTATE
     if best == COUNT:
-        if request.genes or known_drug or not loaded or (request.cells is not None and slots.WHICH_ARE.match(text)):
-            return None
         rejects = slots.NOT_OF_TYPE.search(text)
         return COUNT if rejects or _counts_groups(request) or not request.type_name else ANNOTATE
-    if best == EXPRESSION and not (loaded and request.genes):
-        return None
     if best == MARKERS and loaded and not request.type_name and (about or request.column):
         return COMPARE
     if best in (DRUG, COMPARE_DRUG) and not request.drugs and len(request.values) > 1:
         return COMPARE  # "the effect of IFNg compared to DMSO", where these are groups of the file
-    hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
-    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and loaded and any(hint.search(text) for hint in hints):
-        return None
-    if best in (DRUG, COMPARE_DRUG, DRUG_FACTS) and not (request.drugs or slots.DRUGS.search(text) or slots.ACTS.search(text)):
-        return None
-    if best in (SELECT, COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded:
-        return None
-    if best == SELECT and not (about or request.type_name or request.genes):
-        return None
+    if best == OUT_OF_SCOPE and loaded and slots.WHICH_DRUG.search(text):
+        return RANK  # "which drug should I give my patient?": told with what it is worth
     return best
+
+
+def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) -> bool:
+    """Whether what a sentence names does not go with an intent, or its words are more than a name."""
+    text = request.text
+    known_drug = any(mention.drug is not None for mention in request.drugs)
+    if request.fragment and slots.CHOOSES.search(text):
+        return True  # "only the sensitive ones"
+    if best in (ANNOTATE, SUBSET):
+        everyday = not any(not mention.written.islower() for mention in load_name_book().genes(text))  # "ids"
+        return known_drug or bool(request.genes and not everyday)
+    if best == COUNT:
+        titled = request.cells is not None and slots.WHICH_ARE.match(text)
+        return bool(request.genes or known_drug or not loaded or titled)
+    if best == EXPRESSION:
+        return not (loaded and (request.genes or topic.genes))
+    if best in (DRUG, COMPARE_DRUG, DRUG_FACTS):
+        return not (topic.drugs or request.drugs or slots.DRUGS.search(text) or slots.ACTS.search(text))
+    if best == SELECT:
+        return not loaded or not (
+            request.cells is not None or _points_at(request) or request.type_name or request.genes
+        )
+    if best in (OUT_OF_SCOPE, HELP, SMALL_TALK):
+        hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
+        return loaded and any(hint.search(text) for hint in hints)
+    return best in (COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded
 
 
 def _order(request: Request, *, loaded: bool) -> str | None:
@@ -515,7 +516,12 @@ def _order(request: Request, *, loaded: bool) -> str | None:
         return DESCRIBE
     if loaded and slots.RESTORES.search(text) and not request.file:
         return SELECT
-    if loaded and request.cells is not None and request.cells.response and not (request.drugs or slots.DRUGS.search(text)):
+    if (
+        loaded
+        and request.cells is not None
+        and request.cells.response
+        and not (request.drugs or slots.DRUGS.search(text))
+    ):
         if slots.COMPARES.search(text):
             return COMPARE  # of the response predicted before: "how do they differ from the sensitive ones?"
         return SELECT if slots.WHO_RESPONDS.search(text) else None
@@ -824,3 +830,15 @@ def _looking_up(request: Request, best: str, **_: bool) -> str | None:
     """ "Which genes would tell me that I have some?" """
     asks = slots.WHICH_GENES.search(request.text) and request.type_name and best in (EXPLAIN, GENE, HELP, DESCRIBE)
     return MARKERS if asks and not (request.genes or request.cells or _points_at(request)) else None
+
+
+# What words and slots narrow a sure intent down to: "show it on the map" is about a gene's expression, and a map.
+NARROWER: dict[str, tuple[Callable[..., str | None], ...]] = {
+    DRUG: (_about_drugs,),
+    EXPRESSION: (_comparing_gene, _about_genes),
+    GENE: (_about_genes,),
+    DESCRIBE: (_judging,),
+    ANNOTATE: (_choosing,),
+    SUBSET: (_choosing,),
+}
+NARROWED = (COMPARE_DRUG, COMPARE, SELECT, MAP, EXPRESSION, QUALITY)

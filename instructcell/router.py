@@ -48,7 +48,10 @@ class Exemplar:
 class Reader(Protocol):
     """Says how likely each intent is."""
 
-    intents: Sequence[str]
+    @property
+    def intents(self) -> Sequence[str]:
+        """Names of the columns."""
+        ...
 
     def chances(self, texts: Sequence[str], previous: str = "") -> np.ndarray:
         """Texts (n of them) after a turn of the intent `previous` -> probabilities [n, intents]."""
@@ -148,7 +151,9 @@ def encoded(
     """Sentences as the encoder takes them, each behind the intent of the turn before it."""
     before = [f"after {intent.replace('_', ' ')}" if intent else "first" for intent in previous]
     return dict(
-        tokenizer(before, list(texts), padding=True, truncation="only_second", max_length=MAX_TOKENS, return_tensors="pt")
+        tokenizer(
+            before, list(texts), padding=True, truncation="only_second", max_length=MAX_TOKENS, return_tensors="pt"
+        )
     )
 
 
@@ -189,8 +194,8 @@ def load_reader() -> TunedReader:
             f"{WEIGHTS_SHA256[:12]}; run `python -m train.router`"
         )
     intents = about["intents"].split()
-    if strange := sorted(set(intents) ^ set(INTENTS)):
-        raise ResourceError(f"{WEIGHTS.name} differs in the intents {', '.join(strange)}; run `python -m train.router`")
+    if strange := sorted(set(intents) - set(INTENTS)):
+        raise ResourceError(f"{WEIGHTS.name} names unknown intents: {', '.join(strange)}; run `python -m train.router`")
     _add(model, kept, float(about["scale"]))
     return TunedReader(tokenizer, model, kept["weight"], kept["bias"], intents, float(about["temperature"]))
 

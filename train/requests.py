@@ -1,8 +1,9 @@
 """Requests of the phrasing grammar as exemplars for the conversation: `python -m train.requests`.
 
-Writes `instructcell/resources/requests.tsv`, which `python -m train.router` tunes the reader of requests on. Phrasings that training keeps back are
-kept back here as well, so that `instructcell evaluate --tasks phrasing` judges the chat's routing on unseen ones. Names
-of types, drugs and genes are taken out as the conversation does before it asks what a sentence means.
+Writes `instructcell/resources/requests.tsv`, on which `python -m train.router` tunes the reader of requests. Phrasings
+that training keeps back are kept back here as well, so that `instructcell evaluate --tasks phrasing` judges the chat's
+routing on unseen ones. Names of types, drugs and genes are taken out as the conversation does before it asks what a
+sentence means.
 """
 
 from __future__ import annotations

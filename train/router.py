@@ -22,16 +22,18 @@ from instructcell import intents, router
 from instructcell.drugs import DrugSet
 from instructcell.labels import LabelSet
 from instructcell.mentions import generic
-from instructcell.requests import INTENTS, Topic
+from instructcell.requests import INTENTS, SMALL_TALK, Topic
 from instructcell.retrieval.sentence_encoder import WEIGHTS_SHA256, load_encoder_parts
 from instructcell.router import Exemplar
 from instructcell.tools import drugs_of, open_checkpoint
+from train.asides import AFTER, BEFORE
 
 HELD_OUT = 20  # one of so many exemplars
 BATCH = 32
 LEARNING_RATE = 1e-3
 WITHOUT_PREVIOUS = 0.3  # share of follow-ups that are shown without the turn before
 WITH_ANOTHER = 0.15  # share of the others that are shown behind some turn
+WITH_ASIDES = 0.2  # share that is shown with a sentence before or behind it that asks for nothing
 SMOOTHING = 0.05
 
 
@@ -42,20 +44,27 @@ class Reader(torch.nn.Module):
     ----------
     rank
         Of the changes.
+    names
+        Of the intents.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, names: Sequence[str]) -> None:
         from peft import LoraConfig, get_peft_model
 
         super().__init__()
         self.tokenizer, base = load_encoder_parts()
         config = LoraConfig(
-            r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=list(router.TARGETS), exclude_modules=".*pooler.*"
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.05,
+            target_modules=list(router.TARGETS),
+            exclude_modules=".*pooler.*",
         )
         self.encoder = get_peft_model(base, config)
         self.scale = config.lora_alpha / rank
         self.dropout = torch.nn.Dropout(0.1)
-        self.readout = torch.nn.Linear(base.config.hidden_size, len(INTENTS))
+        self.names = tuple(names)
+        self.readout = torch.nn.Linear(base.config.hidden_size, len(names))
 
     def forward(self, texts: Sequence[str], previous: Sequence[str]) -> torch.Tensor:
         """Texts (n of them) -> scores of the intents [n, intents]."""
@@ -101,8 +110,8 @@ def fit(
     """Tune the reader; each epoch shows every sentence once, in one of its wordings."""
     rng = Random(seed)
     rows = [(exemplar, words) for exemplar, words in zip(exemplars, texts, strict=True) if not held_out(exemplar)]
-    number = {intent: at for at, intent in enumerate(INTENTS)}
-    many = np.bincount([number[exemplar.intent] for exemplar, _ in rows], minlength=len(INTENTS))
+    number = {intent: at for at, intent in enumerate(reader.names)}
+    many = np.bincount([number[exemplar.intent] for exemplar, _ in rows], minlength=len(number))
     weight = torch.tensor((many.mean() / np.maximum(many, 1)) ** 0.5, dtype=torch.float32)
     tuned = [parameter for parameter in reader.encoder.parameters() if parameter.requires_grad]
     groups = [{"params": tuned}, {"params": reader.readout.parameters()}]
@@ -135,7 +144,14 @@ def _shown(exemplar: Exemplar, words: tuple[str, ...], rng: Random) -> Exemplar:
         previous = ""
     elif not previous and rng.random() < WITH_ANOTHER:
         previous = rng.choice(INTENTS)
-    return replace(exemplar, text=rng.choice(words), previous=previous)
+    text = rng.choice(words)
+    if exemplar.intent != SMALL_TALK and rng.random() < WITH_ASIDES:
+        before, behind = rng.choice(((True, False), (False, True), (True, True)))
+        stop = "" if text.endswith((".", "?", "!")) else "."
+        text = " ".join(
+            [*([rng.choice(BEFORE)] if before else []), text + stop * behind, *([rng.choice(AFTER)] if behind else [])]
+        )
+    return replace(exemplar, text=text, previous=previous)
 
 
 def judge(
@@ -146,12 +162,12 @@ def judge(
     rows = [(exemplar, words) for exemplar, words in zip(exemplars, texts, strict=True) if held_out(exemplar)]
     with torch.inference_mode():
         scores = torch.cat([reader(words, [one.previous] * len(words)).mean(dim=0)[None] for one, words in rows])
-    truth = torch.tensor([INTENTS.index(exemplar.intent) for exemplar, _ in rows])
+    truth = torch.tensor([reader.names.index(exemplar.intent) for exemplar, _ in rows])
     temperatures = torch.linspace(0.3, 2.5, 45)
     losses = [F.cross_entropy(scores / temperature, truth).item() for temperature in temperatures]
     for (exemplar, _), at, right in zip(rows, scores.argmax(dim=1), truth, strict=True):
         if at != right and show:
-            print(f"{exemplar.intent} -> {INTENTS[at]}: {exemplar.text!r} after {exemplar.previous!r}")
+            print(f"{exemplar.intent} -> {reader.names[at]}: {exemplar.text!r} after {exemplar.previous!r}")
     accuracy = (scores.argmax(dim=1) == truth).float().mean().item()
     return accuracy, float(temperatures[int(np.argmin(losses))]), len(rows)
 
@@ -168,12 +184,13 @@ def main() -> None:
     checkpoint = open_checkpoint("mini")
     exemplars = [*router.read_exemplars(), *router.read_exemplars(router.REQUESTS)]
     texts = wordings(exemplars, checkpoint.labels, drugs_of(checkpoint))
-    reader = Reader(asked.rank)
+    learned = {exemplar.intent for exemplar in exemplars}
+    reader = Reader(asked.rank, [intent for intent in INTENTS if intent in learned])
     fit(reader, exemplars, texts, asked.epochs)
     accuracy, temperature, n = judge(reader, exemplars, texts, asked.show)
     about = {
         "encoder": WEIGHTS_SHA256,
-        "intents": " ".join(INTENTS),
+        "intents": " ".join(reader.names),
         "scale": str(reader.scale),
         "temperature": f"{temperature:.3f}",
         "held_out": f"{accuracy:.4f} of {n}",
