@@ -464,7 +464,9 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
     text, about = request.text, request.cells is not None or _points_at(request)
     if best in (ANNOTATE, SUBSET):
         by_group = request.column and slots.COMPOSITION.search(text)
-        return COUNT if by_group else SUBSET if about else ANNOTATE
+        some = request.cells is not None or request.points_back
+        some = some or (best == SUBSET and (request.points_here or POINTING.search(text)))
+        return COUNT if by_group else SUBSET if some else ANNOTATE
     if best == COUNT:
         rejects = slots.NOT_OF_TYPE.search(text)
         return COUNT if rejects or _counts_groups(request) or not request.type_name else ANNOTATE

@@ -1183,7 +1183,7 @@ class Session:
         yield from self._tell(result)
 
     def _forget(self) -> None:
-        self._last, self._offers, self._topic, self._compared = None, [], Topic(), None
+        self._last, self._previous, self._offers, self._topic, self._compared = None, "", [], Topic(), None
         self._foci.clear()
 
     def _help(self, request: Request) -> Answer:

@@ -23,7 +23,7 @@ from instructcell.toolbox.core import as_drug
 from instructcell.toolbox.types import agrees
 
 PANCREATIC = ("pancreatic A cell", "type B pancreatic cell", "pancreatic D cell")
-TYPES = "Could you name the types of my cells?"
+TYPES = "Would you put the name of a type on my cells?"
 
 
 @pytest.fixture(scope="module")
@@ -666,20 +666,20 @@ ROUTES = [
     (TYPES, "annotate"),
     ("what r these cells", "annotate"),
     ("Please annotate my data", "annotate"),
-    ("how many different kinds of cells do I have", "annotate"),
+    ("put a label on whatever cells I have", "annotate"),
     ("What are the first 3 cells?", "annotate_subset"),
     ("tell me what cluster 1 is", "annotate_subset"),
     ("simulate 30 CD14+ monocytes", "generate"),
-    ("can you make me some fake beta cells", "generate"),
+    ("could you fake a handful of beta cells", "generate"),
     ("Would gefitinib kill these?", "drug"),
-    ("are they resistant to afatinib", "drug"),
+    ("afatinib, do they resist that one", "drug"),
     ("marker genes for NK cells", "markers"),
     ("which genes give plasma cells away?", "markers"),
     ("what does INS do in the body", "gene"),
     ("what's in this file?", "describe"),
-    ("how many genes were measured", "describe"),
+    ("how many genes has this matrix got", "describe"),
     ("what sort of questions do you take", "help"),
-    ("hi there", "small_talk"),
+    ("a good day to you", "small_talk"),
     ("thanks a lot!", "small_talk"),
     ("what will the weather be tomorrow", "out_of_scope"),
     ("who won the football game", "out_of_scope"),
