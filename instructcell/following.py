@@ -97,7 +97,6 @@ def completed(request: Request, last: Request | None, topic: Topic) -> Request:
         return replace(
             request,
             cell_type=last.cell_type,
-            unknown_type=last.unknown_type,
             types=last.types,
             type_name=last.type_name,
             like=last.like,

@@ -406,7 +406,7 @@ def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, l
     """The intent from words of command, the slots, and the votes."""
     if (sure := _sure(request, *votes[0], topic, loaded=loaded, made=made)) is not None:
         return _filled(replace(request, intent=sure))
-    votes = _supported(request, votes)
+    votes = _supported(request, [vote for vote in votes if vote[0] != RESTART])  # it loses results
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
     command = _command(request, best, loaded=loaded, made=made)
@@ -438,14 +438,14 @@ def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, l
         asks = best == COMPARE or slots.SHOWS_CELLS.search(request.text)
         best, clear = (SUBSET, True) if asks else (best, clear)
     pair = {best, second[0]}
+    if not clear and pair == {SUBSET, SELECT} and request.cells is not None and not sentences.ASKS.match(request.text):
+        best, clear = SELECT, True  # "the unknown ones"
     if not clear and (pair == {ANNOTATE, SUBSET} or share >= 0.5):
         clear = True
     if not clear and pair == {MARKERS, GENE}:
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE, DRUG_FACTS}:
         clear = True
-    if best == RESTART and share < CERTAIN:
-        clear = False  # results are lost by it
     return _filled(replace(request, intent=best, wavers=None if clear else second[0]))
 
 
@@ -468,12 +468,15 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
         some = some or (best == SUBSET and (request.points_here or POINTING.search(text)))
         return COUNT if by_group else SUBSET if some else ANNOTATE
     if best == COUNT:
+        whole = slots.COMPOSITION.search(text) and not (request.column or request.type_name or about)
         rejects = slots.NOT_OF_TYPE.search(text)
-        return COUNT if rejects or _counts_groups(request) or not request.type_name else ANNOTATE
+        return ANNOTATE if whole else COUNT if rejects or _counts_groups(request) or not request.type_name else ANNOTATE
     if best == MARKERS and loaded and not request.type_name and (about or request.column):
         return COMPARE
-    if best in (DRUG, COMPARE_DRUG) and not request.drugs and len(request.values) > 1:
-        return COMPARE  # "the effect of IFNg compared to DMSO", where these are groups of the file
+    if best == MARKERS and request.genes and not request.type_name:
+        return GENE  # "is CLEC4C a good marker?"
+    if best == COMPARE_DRUG and not request.drugs and sentences.COMMAND.match(text) and not _of_drug(request):
+        return COMPARE  # "compare cluster 0 with cluster 1", after talk of a drug
     if best == OUT_OF_SCOPE and loaded and slots.WHICH_DRUG.search(text):
         return RANK  # "which drug should I give my patient?": told with what it is worth
     return best
@@ -501,8 +504,14 @@ def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) ->
         )
     if best in (OUT_OF_SCOPE, HELP, SMALL_TALK):
         hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE)
-        return loaded and any(hint.search(text) for hint in hints)
+        return loaded and (request.cells is not None or any(hint.search(text) for hint in hints))
     return best in (COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded
+
+
+def _of_drug(request: Request) -> bool:
+    """Whether a sentence speaks of a drug without its name."""
+    words = (slots.DRUGS, slots.IT, slots.SENSITIVE)
+    return any(word.search(request.text) for word in words)
 
 
 def _order(request: Request, *, loaded: bool) -> str | None:
@@ -512,6 +521,8 @@ def _order(request: Request, *, loaded: bool) -> str | None:
         return UNDO
     if slots.RESTART.search(text):
         return RESTART
+    if text.strip(" ?!.").lower() == HELP:
+        return HELP
     if slots.INJECTION.search(text) or slots.NOT_READ.search(text):
         return OUT_OF_SCOPE
     if loaded and slots.OF_COLUMN.search(text):
@@ -550,7 +561,8 @@ def _supported(request: Request, votes: list[tuple[str, float]]) -> list[tuple[s
             shares[intent] = shares.get(intent, 0.0) + share
         else:
             without += share
-    if without > max(shares.values(), default=0.0):  # it sounds like a question about cells, and is about none
+    # it sounds like a question about cells, and is about none
+    if request.cells is None and without > max(shares.values(), default=0.0):
         shares[OUT_OF_SCOPE] = shares.get(OUT_OF_SCOPE, 0.0) + without
     return sorted(shares.items(), key=lambda vote: -vote[1])
 
@@ -723,6 +735,8 @@ def _about_pseudo(request: Request, best: str, *, made: bool, **_: bool) -> str 
 
 def _about_drugs(request: Request, best: str, *, known_drug: bool, **_: bool) -> str | None:
     text = request.text
+    if not request.drugs and len(request.values) > 1 and best in (DRUG, COMPARE_DRUG) and not _of_drug(request):
+        return COMPARE  # "the effect of IFNg compared to DMSO", where these are groups of the file
     if known_drug:
         several = len({mention.drug.name for mention in request.drugs if mention.drug is not None}) > 1
         compares = slots.COMPARES.search(text) or request.column or slots.EACH_GROUP.search(text)
@@ -766,6 +780,8 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
         return None
     if not loaded or not request.genes or re.search(r"\bmark(?:s|ers?)\b", request.text, re.IGNORECASE):
         return None
+    if _which_express(request, best, loaded=loaded) and best in (GENE, MARKERS):
+        return EXPRESSION
     if best == MAP or (request.on_map and not slots.COUNTS.search(request.text)):
         return MAP
     if slots.COUNTS.search(request.text) and slots.AMOUNT.search(request.text):
@@ -781,6 +797,11 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
     ):
         return None if best == GENE and not (_points_at(request) or request.cells or request.type_name) else EXPRESSION
     return None
+
+
+def _which_express(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
+    """ "Which cells express CD20?" where there are cells to look at."""
+    return EXPRESSION if loaded and request.genes and slots.WHICH_EXPRESS.search(request.text) else None
 
 
 def _choosing(request: Request, best: str, *, loaded: bool, **_: bool) -> str | None:
@@ -838,7 +859,9 @@ def _looking_up(request: Request, best: str, **_: bool) -> str | None:
 NARROWER: dict[str, tuple[Callable[..., str | None], ...]] = {
     DRUG: (_about_drugs,),
     EXPRESSION: (_comparing_gene, _about_genes),
-    GENE: (_about_genes,),
+    GENE: (_which_express, _about_genes),
+    MARKERS: (_which_express,),
+    COMPARE_DRUG: (_about_drugs,),
     DESCRIBE: (_judging,),
     ANNOTATE: (_choosing,),
     SUBSET: (_choosing,),

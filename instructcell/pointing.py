@@ -157,12 +157,14 @@ def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
 
 
 def _by_own_label(text: str, obs: pd.DataFrame) -> Found | None:
-    """A label of the file's own: "the cells that the authors call acinar"."""
-    if not BY_AUTHORS.search(text) or AGREES.search(text):
+    """A label of the file's own: "the cells that the authors call acinar", "the cells called quiescent_stellate"."""
+    if AGREES.search(text):
         return None
+    by_authors = BY_AUTHORS.search(text)
     for column, values in groupings(obs).items():
         for value in sorted(values.unique(), key=len, reverse=True) if TYPE_COLUMN.search(column) else ():
-            if match := re.search(rf"(?<!\w){re.escape(value)}s?(?:\s+cells?\b)?(?!\w)", text, re.IGNORECASE):
+            match = re.search(rf"(?<!\w){re.escape(value)}s?(?:\s+cells?\b)?(?!\w)", text, re.IGNORECASE)
+            if match and (by_authors or ("_" in value and value in text)):  # no everyday word has an underscore
                 cells = Cells(column=column, value=value)
                 return Selection(np.flatnonzero(values == value), f"{column} {value}", cells), match.span()
     return None

@@ -1029,7 +1029,8 @@ class Session:
         names = ", ".join(self.toolbox.drugs.names)
         if not request.drugs:
             n = len(self.toolbox.screen.drugs)
-            yield TextDelta(f"Which drug do you mean? I know {names}, and {n:,} drugs of cell-line screens by name.")
+            whom = f" for {answers.quoted(request.type_name)}" if request.type_name else ""
+            yield TextDelta(f"Which drug do you mean{whom}? I know {names}, and {n:,} drugs of cell-line screens.")
             return
         known = list({mention.drug.name: mention.drug for mention in request.drugs if mention.drug}.values())
         yield from self._refuse_drugs(request, bool(known))
@@ -1130,6 +1131,8 @@ class Session:
         question = request.text
         if request.type_name and not answer_knowledge(question).supported:
             question = f"what marks a {request.type_name}?"
+        elif request.gene and not answer_knowledge(question).supported:
+            question = f"what does {request.gene} do?"
         result = yield from self._call("knowledge", question=question)
         tables = dict(result.tables) if request.intent == requests.MARKERS else {}
         yield from self._tell(replace(result, tables=tables))

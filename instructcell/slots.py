@@ -105,7 +105,9 @@ DOUBT = re.compile(
     r"|(?:they|these|those|it|this|that|cells?)\s+(?:should|must|ought\s+to|might|may|could)\s+(?:rather\s+|really\s+|all\s+|well\s+)?be|looks?\s+(?:more\s+)?like\s+\w+(?:\s+cells?)?\s+to\s+me)",
     re.IGNORECASE,
 )
-CHALLENGES = re.compile(r"\b(?:should|must|ought|might|may|could|insists?|rather|more\s+like|to\s+me)\b", re.IGNORECASE)
+CHALLENGES = re.compile(
+    r"\b(?:(?:should|must|might|could)(?:n'?t)?|ought|may|insists?|rather|more\s+like|to\s+me)\b", re.IGNORECASE
+)
 SETTLED = re.compile(r"\b(?:umap|map|clusters?)\b", re.IGNORECASE)
 DRUG_KNOWLEDGE = re.compile(
     r"\b(?:which|what)\s+(?:\S+\s+){0,3}(?:drugs?|compounds?|inhibitors?|medicines?)\s+(?:do|can|could)\s+(?:you|i)\b"
@@ -297,7 +299,7 @@ WHY = re.compile(
 WHY_NOT = re.compile(
     r"\bwhy\b.*(?:\bnot\b|n't\b|\brather\s+than\b|\binstead\s+of\b)|\bwhy\s+(?:are\s+|is\s+)?(?:they|these|those|it|this|that)?\s*(?:not|aren'?t|isn'?t)\b"
     r"|\bspeaks?\s+(?:for|in\s+favou?r\s+of)\b.*\binstead\b|\bwhat\s+about\b.*\binstead\b"
-    r"|\bnot\b.{0,12}\binstead\b|\bcould\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
+    r"|\bnot\b.{0,12}\binstead\b|\bcould(?:n'?t)?\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
     r"against\b|\bsure\b.*\bnot\b",
     re.IGNORECASE,
 )
@@ -306,6 +308,12 @@ EXPRESSES = re.compile(
     r"|\bexpressing\b|\bpositive\s+for\b|-positive\b|\bpositive\b|\w\+(?=\s|$)|\bwith\s+(?=[A-Z])",
     re.IGNORECASE,
 )
+WHICH_EXPRESS = re.compile(
+    r"\b(?:which|what|how\s+many|any|the)\s+(?:of\s+(?:the|my|these|those)\s+)?(?:cells?|ones)\b.*"
+    r"(?:\b(?:express\w*|have|has|had|contain\w*|with|show|positive)\b|\w\+(?=\s|$))",
+    re.IGNORECASE,
+)
+SENSITIVE = re.compile(r"\b(?:sensitiv\w*|resist\w*|respon[ds]\w*|kill\w*)\b", re.IGNORECASE)
 AMOUNT = re.compile(
     r"\bexpress\w*|\blevels?\b|\bpositive\b|\bcounts?\s+of\b|\bplot\b|\bdot\s?plot\b|\bviolin\b"
     r"|\bhow\s+(?:much|strongly|high)\b|\bdetected\b|\bis\b.*\b(?:on|high|low|present|found)\b"
