@@ -464,8 +464,8 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
     text, about = request.text, request.cells is not None or _points_at(request)
     if best in (ANNOTATE, SUBSET):
         by_group = request.column and slots.COMPOSITION.search(text)
-        some = request.cells is not None or request.points_back
-        some = some or (best == SUBSET and (request.points_here or POINTING.search(text)))
+        placed = best == SUBSET and (request.points_here or POINTING.search(text) is not None)
+        some = request.cells is not None or request.points_back or placed
         return COUNT if by_group else SUBSET if some else ANNOTATE
     if best == COUNT:
         whole = slots.COMPOSITION.search(text) and not (request.column or request.type_name or about)

@@ -900,6 +900,9 @@ class Session:
             column = self._grouping_said(request.text)
         yield from self._prepare(column)
         yield from self._ask("expression", cells=cells, genes=request.genes, by=column)
+        named = slots.WHICH_EXPRESS.search(request.text) and not slots.COUNTS.search(request.text)
+        if named and len(request.genes) == 1:  # "which cells have GHRL?", "those"
+            self._focus = cells.model_copy(update={"expresses": request.genes[0]})
         if within is not None:
             yield TextDelta("\nThis is within the chosen cells; say *in all cells* to ask about all of them.\n")
 
