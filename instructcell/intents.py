@@ -442,6 +442,8 @@ def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, l
         best, clear = SELECT, True  # "the unknown ones"
     if not clear and (pair == {ANNOTATE, SUBSET} or share >= 0.5):
         clear = True
+    if not clear and GENE in pair and request.genes and pair & {HELP, SMALL_TALK, OUT_OF_SCOPE}:
+        best, clear = GENE, True  # "what purpose does GCG serve?"
     if not clear and pair == {MARKERS, GENE}:
         best, clear = (GENE if request.gene is not None and request.cell_type is None else MARKERS), True
     if not clear and pair <= {HELP, SMALL_TALK, OUT_OF_SCOPE, DESCRIBE, DRUG_FACTS}:
