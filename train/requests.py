@@ -8,6 +8,7 @@ sentence means.
 
 from __future__ import annotations
 
+import argparse
 import csv
 from random import Random
 
@@ -60,7 +61,8 @@ def _record(task: Task, labels: LabelSet, drugs: DrugSet, rng: Random) -> CellRe
 
 
 def main() -> None:
-    """Write the table and the vectors."""
+    """Write the table."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     checkpoint = open_checkpoint("mini")
     rows = render(checkpoint.labels, drugs_of(checkpoint))
     with (RESOURCES / routing.REQUESTS).open("w", encoding="utf-8", newline="") as file:
