@@ -88,8 +88,11 @@ def completed(request: Request, last: Request | None, topic: Topic) -> Request:
         return replace(request, genes=topic.genes[:1], gene=topic.genes[0], text=text)
     if request.intent in (DRUG, COMPARE_DRUG) and not request.drugs and topic.drugs:
         return replace(request, drugs=topic.drugs[:1])
-    if request.intent == MARKERS and topic.types and not (request.type_name or request.genes or request.unknown_type):
-        return replace(request, type_name=topic.types[0], types=topic.types[:1])
+    unnamed = not (request.type_name or request.genes or request.unknown_type)
+    if request.intent in (MARKERS, GENE) and topic.types and unnamed:
+        asks = "marks" if slots.NO_DRUG_WORDS.search(request.text) else "is"  # "marks" of its genes, stains, antibodies
+        text = f"what {asks} a {topic.types[0]}?"
+        return replace(request, intent=MARKERS, text=text, type_name=topic.types[0], types=topic.types[:1])
     if last is None or last.intent != request.intent:
         return request
     named = request.type_name or request.unknown_type or request.cells or request.points_back or request.points_here

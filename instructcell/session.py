@@ -524,7 +524,9 @@ class Session:
         if request.file and slots.CLOSES_FILE.search(request.text):
             yield from self._close(request.file)
             return
-        switches = SWITCHES_FIRST.match(request.text) or request.text.strip() == request.file
+        switches = (
+            SWITCHES_FIRST.match(request.text) or request.text.strip() == request.file or _only_names_file(request)
+        )
         if request.file and (request.file != self.name or switches):
             result = yield from self._call("use_file", file=request.file)
             if switches or (SWITCHES.search(request.text) and not sentences.ASKS.match(request.text)):
@@ -649,6 +651,10 @@ class Session:
         if request.rank is not None:
             yield from self._ranked(request.rank, request)
             return
+        counted = slots.COUNTS.search(request.text) or slots.COMPOSITION.search(request.text)
+        if counted and request.column and not request.labels:
+            yield from self._count(request)
+            return
         cells = yield from self._cells(request, types=False)
         counts = request.type_name and not request.labels
         if counts and (cells == ALL or slots.COUNTS.search(request.text) or AMONG.search(request.text)):
@@ -770,8 +776,11 @@ class Session:
             yield from self._needs_cells("To judge the quality I need cells.")
             return
         cells = yield from self._cells(request)
-        yield from self._prepare(request.column)
-        yield from self._ask("quality", cells=cells, by=request.column)
+        column = request.column
+        if not column and cells == ALL and slots.EACH_GROUP.search(request.text):
+            column = self._grouping_said(request.text)
+        yield from self._prepare(column)
+        yield from self._ask("quality", cells=cells, by=column)
 
     def _cluster(self, request: Request) -> Answer:
         if self.adata is None:
@@ -1241,6 +1250,17 @@ def _subject_and_rival(request: Request) -> tuple[str, str]:
 def _everywhere(text: str) -> bool:
     """Whether a sentence says that all cells are meant."""
     return slots.EVERYTHING.search(text) is not None or slots.IN_EVERYTHING.search(text) is not None
+
+
+def _only_names_file(request: Request) -> bool:
+    """Whether a sentence says no more than which file: "other file now, the islets"."""
+    if not request.file or not slots.WHICH_FILE.search(request.text):
+        return False
+    names = re.findall(r"[a-z0-9]+", request.file.lower())
+    rest = re.sub(
+        rf"\b(?:{'|'.join(map(re.escape, names))}|{slots.FILES}|next|previous)\b", " ", request.text, flags=re.I
+    )
+    return not sentences.ASKS.match(request.text) and not sentences.residue(rest)
 
 
 def _anew(request: Request) -> Request:

@@ -40,7 +40,7 @@ POINTS_BACK = re.compile(
     r"|that (?:group|population|selection|cell|cluster|subset|subpopulation|lot|bunch|compartment|fraction|set|kind"
     r"|type)"
     r"|(?:in|of|on|about|for|kill|hit)\s+it|it\s+(?:express\w*|be)|call\s+it|is\s+it(?=\s+(?:an?|sensitive|resistant"
-    r"|enriched|depleted|pure|mostly|mainly|mixed|homogeneous|evenly)\b)|sets?\s+it\s+apart|its\s+cells|(?:such|similar)\s+cells"
+    r"|enriched|depleted|pure|mostly|mainly|mixed|homogeneous|evenly)\b)|sets?\s+it\s+apart|its\s+cells|such\s+(?:an?\s+)?cells?"
     r"|(?:cells|ones)\s+like\s+that|(?:of|is)\s+that(?=\W*$))\b"
     # "how high is GCG there", but not "how many are there", "is there", "what is in there", "hi there"
     r"|(?<!\bin )(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )(?<!\bbe )(?<!\bhi )(?<!\bhey )(?<!\bhello )"
@@ -72,7 +72,8 @@ INSTEAD_OF = re.compile(
 # The file's own labels, not those that are given here.
 BY_AUTHORS = re.compile(
     r"\bauthors?'?s?\b|\b(?:originally|published|according\s+to\s+the\s+(?:file|paper|metadata)|in\s+the\s+(?:paper|original)"
-    r"|(?:the\s+)?file'?s\s+own)\b",
+    r"|(?:the\s+)?file'?s\s+own"
+    r"|(?:called|named|labell?ed|annotated)\s+(?:as\s+)?[\w -]+\s+in\s+(?:the|my|this)\s+(?:file|data|column))\b",
     re.IGNORECASE,
 )
 # Undo of a choice, unless all cells are named: "bring them back".
@@ -272,7 +273,9 @@ NO_DRUG_WORDS = re.compile(
 WHICH_GENES = re.compile(r"\b(?:which|what)\s+(?:\w+\s+)?(?:genes?|markers?)\b", re.IGNORECASE)
 OTHERS = re.compile(
     r"\b(?:all|everything|every cell|the cells|anything|cells)\s+(?:but|except(?:\s+for)?|other\s+than|besides)\b"
-    r"|\b(?:not|without|exclude|excluding|drop|remove|lacking|ignore|discard|throw\s+out|get\s+rid\s+of)\s+(?:the\s+)?(?=\w)|\bdo(?:n't|\s+not)\b",
+    r"|\b(?:not|without|exclude|excluding|drop|remove|lacking|ignore|discard|omit|eliminate|throw\s+out|kick\s+out|leave\s+out"
+    r"|filter\s+out|toss(?:\s+out)?|weed\s+out|get\s+rid\s+of)\s+(?:the\s+)?(?=\w)|\bdo(?:n't|\s+not)\b"
+    r"|\b(?:kick|leave|filter|toss|throw|weed|sort)\s+(?:[\w+-]+\s+){1,4}?out\b",
     re.IGNORECASE,
 )
 THE_OTHERS = re.compile(
@@ -321,7 +324,7 @@ AMOUNT = re.compile(
     re.IGNORECASE,
 )
 COMPARES = re.compile(
-    r"\bcompar\w+|\bdifferen\w+|\bdiffer\b|\bversus\b|\bvs\b\.?|\bdistinguish\w*|\bcontrast\w*"
+    r"\bcompar\w+|\bdifferen\w+|\bdiffer\b|\bversus\b|\bvs\b\.?|\bdistinguish\w*|\bcontrast\w*|\bseparates?\b|\bdiscriminat\w*"
     r"|\bDEGs?\b|\bDE\s+genes\b|\bsets?\b.*\bapart\b|\bspecial\s+about\b"
     r"|\bcharacteri[sz]es?\b|\b(?:up|down)-?\s?regulated\b|\bmore\s+(?:sensitive|resistant)\b"
     r"|\bchanged?\b|\bhigher\s+in\b|\bup\s+in\b|\bthan\b",
@@ -362,7 +365,7 @@ CHOOSES = re.compile(
     r"^\W*(?:(?:and|now|ok|okay|please|then|so|let'?s|let us|can you|could you|i want to|show me|show|give me)\W+)*"
     r"(?:only|just|select|keep|choose|fetch|grab|isolate|extract|pull\s+out|(?:pick|take)(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
     r"|take|highlight|look\s+only|continue\s+with|work\s+with|everything\s+(?:but|except)|all\s+(?:but"
-    r"|except)|drop|exclude|remove|ignore|discard|throw\s+out|get\s+rid\s+of)\b",
+    r"|except)|drop|exclude|remove|ignore|discard|omit|eliminate|throw\s+out|get\s+rid\s+of|kick|leave\s+out|toss|weed\s+out)\b",
     re.IGNORECASE,
 )
 SHOWS_CELLS = re.compile(
