@@ -189,6 +189,8 @@ def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
             plural = word.removesuffix(r"(?!\w)") + r"s?(?!\w)"  # "and females?"
             pointed = rf"\b{POINTS_BEFORE}({plural}(?:\s+(?:cells?|samples?)\b)?)|({word}{POINTS_BEHIND})"
             match = re.search(rf"{pointed}|^\W*(?:and\s+)?({plural})\W*$", free, re.IGNORECASE)
+            if match is None and re.search(r"[A-Za-z]", value) and re.search(r"\d", value):
+                match = re.search(rf"({word})", free)  # "does s2 have more": a code is no word of everyday
             if match and _points(column, value) and (len(value) > 2 or value in match[0]):
                 alone.append((chosen, match.span(match.lastindex or 0)))
     return alone[0] if len(alone) == 1 else _no_value(text, obs)

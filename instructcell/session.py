@@ -790,9 +790,9 @@ class Session:
         resolution = 1.0 if before is None else float(before.facts["resolution"])
         if match := slots.RESOLUTION.search(request.text):
             resolution = float(match[1])
-        elif re.search(r"\b(?:finer|higher|more|smaller)\b", request.text, re.IGNORECASE):
+        elif re.search(r"\b(?:finer|higher|more|smaller|double|twice)\b", request.text, re.IGNORECASE):
             resolution *= FINER
-        elif re.search(r"\b(?:coarser|lower|fewer|larger|bigger)\b", request.text, re.IGNORECASE):
+        elif re.search(r"\b(?:coarser|lower|fewer|larger|bigger|half|halve)\b", request.text, re.IGNORECASE):
             resolution /= FINER
         yield from self._ask("cluster", resolution=resolution)
 
