@@ -102,7 +102,7 @@ def test_a_selection_of_no_cell_is_refused_by_name(session, monkeypatch):
         raise InstructCellError("none of the 9 cells is in 'cells called B cell'")
         yield
 
-    monkeypatch.setattr(session, "_cells", nothing)  # nothing among those talked about, nor in the whole file
+    monkeypatch.setattr(session, "cells_of", nothing)  # nothing among those talked about, nor in the whole file
     monkeypatch.setattr(session.toolbox, "steps", nothing)
     failed = [event for event in session.send("keep only the B cells") if isinstance(event, Failed)]
     assert len(failed) == 1 and "none of the 9 cells" in failed[0].message

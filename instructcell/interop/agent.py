@@ -146,7 +146,7 @@ class AgentSession(Session):
 
     def _shown(self, result: Result) -> Iterator[Event]:
         """Tables, figures and cells of a result; the words are the chat model's."""
-        yield from self._tell(result, text=False)
+        yield from self.tell(result, text=False)
         if result.cells is not None:
             yield CellsGenerated(result.cells)
         if paths := written(result):

@@ -1,0 +1,118 @@
+"""Genes: who expresses them, which differ between groups, what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from instructcell import requests, slots
+from instructcell.events import TextDelta
+from instructcell.flows.conversation import ORDER, Answer, Conversation
+from instructcell.requests import Request
+from instructcell.retrieval import answer_knowledge
+from instructcell.toolbox.arguments import ALL, EITHER, Cells
+from instructcell.toolbox.cells import cluster_column
+
+MARKERS_IN_TALK = 5  # of a type that was looked up: "do my cells express them?"
+
+
+def knowledge(talk: Conversation, request: Request) -> Answer:
+    """What the tables say of genes and types."""
+    question = request.text
+    if request.type_name and not answer_knowledge(question).supported:
+        question = f"what marks a {request.type_name}?"
+    elif request.gene and not answer_knowledge(question).supported:
+        question = f"what does {request.gene} do?"
+    result = yield from talk.call("knowledge", question=question)
+    tables = dict(result.tables) if request.intent == requests.MARKERS else {}
+    yield from talk.tell(replace(result, tables=tables))
+    if request.intent == requests.MARKERS and result.facts["supported"] and "markers" in result.tables:
+        top = tuple(map(str, result.tables["markers"]["gene"].head(MARKERS_IN_TALK)))
+        talk.topic = replace(talk.topic, genes=top)  # "is it in my cells?"
+    label = request.cell_type
+    if request.intent == requests.MARKERS and label is not None and result.facts["supported"] and talk.annotation:
+        found = yield from talk.call("count_cells", cell_type=label.name)
+        if found.notes:
+            yield TextDelta(f"\nIn your cells called {found.notes[0]}\n", found.id)
+
+
+def expression(talk: Conversation, request: Request) -> Answer:
+    """Who expresses genes, and how much; within the chosen cells where cells were chosen."""
+    if not request.genes:
+        yield TextDelta("Which gene do you mean? Name it by its symbol, such as *GCG*.")
+        return
+    if talk.adata is None:
+        yield from knowledge(talk, request)
+        return
+    cells = yield from talk.cells_of(request)
+    within = _selected_by_words(talk) if cells == ALL and not _everywhere(request.text) else None
+    cells = cells if within is None else within
+    column = request.column
+    if not column and slots.EACH_GROUP.search(request.text) and slots.MOST_OF_IT.search(request.text):
+        column = talk.grouping_said(request.text)
+    yield from talk.prepare(column)
+    yield from talk.ask("expression", cells=cells, genes=request.genes, by=column)
+    named = slots.WHICH_EXPRESS.search(request.text) and not slots.COUNTS.search(request.text)
+    if named and len(request.genes) == 1:  # "which cells have GHRL?", "those"
+        talk.focus = cells.model_copy(update={"expresses": request.genes[0]})
+    if within is not None:
+        yield TextDelta("\nThis is within the chosen cells; say *in all cells* to ask about all of them.\n")
+
+
+def _selected_by_words(talk: Conversation) -> Cells | None:
+    """The cells that were chosen last, if cells are chosen; those that a search found are not chosen by it."""
+    kept = talk.workspace.selected
+    chose = [step.tool for step in talk.workspace.state.steps if step.tool in ("select", "find_by_text")]
+    return Cells(selection=kept.name) if kept is not None and chose[-1:] == ["select"] else None
+
+
+def compare(talk: Conversation, request: Request) -> Answer:
+    """Which genes differ between two groups, or in one against the rest, or in each group of a column."""
+    if talk.adata is None:
+        yield from talk.needs_cells("To compare groups I need cells.")
+        return
+    groups = request.groups
+    if len(groups) == 1 and groups[0] != talk.focus and slots.POINTS_BACK.search(request.text):
+        groups = (talk.focus, *groups) if talk.focus != ALL else groups
+    if not groups and talk.focus != ALL:
+        groups = (talk.focus,)
+    if request.column and len(groups) < 2:
+        cells = yield from talk.cells_of(request)
+        yield from talk.prepare(request.column)
+        yield from talk.ask("compare", cells=cells, by=request.column, genes=request.genes)
+        return
+    if not groups:
+        yield TextDelta(
+            "Which groups shall I compare? Name two, such as *compare B cells with T cells*, or one against the "
+            "rest: *what is special about cluster 1?*"
+        )
+        return
+    if len(request.groups) > 1 and (request.points_back or request.points_here):
+        groups = tuple(_of_these(talk, group) for group in groups)
+    against = groups[1] if len(groups) > 1 else None
+    if against is None and slots.ONLY_IN.search(request.text):
+        against = _rest_of_type(talk, groups[0])
+    yield from talk.ask("compare", cells=groups[0], against=against, genes=request.genes)
+    yield from talk.now_both(groups)
+
+
+def _of_these(talk: Conversation, group: Cells) -> Cells:
+    """A group within the cells talked about, where it says something else: "treated vs vehicle in those"."""
+    base, given = talk.focus.short(), group.short()
+    clash = {*base} & {*given} or {"others", *ORDER} & {*base, *given} or {"cell_type", "selection"} & {*given}
+    return group if clash else Cells(**{**base, **given})
+
+
+def _rest_of_type(talk: Conversation, group: Cells) -> Cells | None:
+    """The cells of the same type in the other groups: "only in the monocytes" holds monocytes against monocytes."""
+    assert talk.adata is not None
+    column = group.column or (cluster_column(talk.adata.obs) if group.cluster else None)
+    if not group.cell_type or not column:
+        return None
+    said = set((group.value or group.cluster).split(EITHER))
+    others = [value for value in talk.adata.obs[column].astype(str).unique() if value not in said]
+    return Cells(cell_type=group.cell_type, column=column, value=EITHER.join(others)) if others else None
+
+
+def _everywhere(text: str) -> bool:
+    """Whether a sentence says that all cells are meant."""
+    return slots.EVERYTHING.search(text) is not None or slots.IN_EVERYTHING.search(text) is not None
