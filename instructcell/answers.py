@@ -589,7 +589,7 @@ def drug_text(result: Result) -> str:
         text += "\nMean probability by cell type:\n\n" + "\n".join(lines) + "\n"
     if bulk:
         return text + bulk_facts_text(result)
-    return text + drug_facts_text(facts) + coverage_text(facts["coverage"], "The cells")
+    return text + drug_facts_text(facts, result.notes) + coverage_text(facts["coverage"], "The cells")
 
 
 def rank_text(result: Result) -> str:
@@ -641,7 +641,7 @@ def compare_drug_text(result: Result) -> str:
             f"\n\n{facts['test']}: p = {facts['p_value']:.2g}. Cells of one sample are not independent of each other, "
             "so that the p-value is too small; read it beside the difference of the means."
         )
-    rests = bulk_facts_text(result) if facts["route"] == "bulk" else drug_facts_text(facts)
+    rests = bulk_facts_text(result) if facts["route"] == "bulk" else drug_facts_text(facts, result.notes)
     return "\n".join(lines) + tested + "\n" + rests
 
 
@@ -651,11 +651,11 @@ def bulk_facts_text(result: Result) -> str:
     return f"\n**What this rests on.** {target}{' '.join(result.notes)} {NO_DECISION}\n"
 
 
-def drug_facts_text(facts: Facts) -> str:
+def drug_facts_text(facts: Facts, notes: Sequence[str] = ()) -> str:
     """What the checkpoint knows of a drug, and what its prediction is not."""
     target = f" Target: {facts['target']}." if facts["target"] else ""
     studies = f" Learned from: {', '.join(facts['studies'])}." if facts["studies"] else ""
-    note = f" {facts['drug_note']}" if facts["drug_note"] else ""
+    note = " ".join(["", *filter(None, (facts["drug_note"], *notes))])
     return (
         f"\n**What this rests on.**{target}{studies}{note} "
         f"On other kinds of cells than those it is extrapolation. {NO_DECISION}\n"

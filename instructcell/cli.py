@@ -562,11 +562,14 @@ def _say_response(result: DrugResult, terminal: Terminal) -> dict[str, Any]:
         f"{result.drug.name}: {result.sensitive_share:.1%} of {len(result.table):,} cells predicted sensitive "
         f"(mean probability {mean:.2f}). A prediction from expression, for research only."
     )
+    for note in result.notes:
+        terminal.text(note)
     return {
         "drug": result.drug.name,
         "route": "cell",
         "sensitive_share": result.sensitive_share,
         "mean_p_sensitive": mean,
+        "notes": list(result.notes),
     }
 
 

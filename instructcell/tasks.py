@@ -38,6 +38,7 @@ from instructcell.drugs import Drug, DrugSet, drug_offset
 from instructcell.errors import CheckpointError, ConfigError, LabelError
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet
+from instructcell.patient_response import PatientResponse, in_words, memory_scores, patient_column, patients_of
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
 from instructcell.readout import LabelReadout, species_code
@@ -148,13 +149,17 @@ class AnnotationResult:
 
 @dataclass(frozen=True)
 class DrugResult:
-    """Predicted response per cell: `table` holds `response` and `p_sensitive` (0..1), indexed by the cells' names."""
+    """Predicted response per cell: `table` holds `response` and `p_sensitive` (0..1), indexed by the cells' names.
+
+    `notes` say what an answer rests on where it does not rest on the language model.
+    """
 
     drug: Drug
     table: pd.DataFrame
     rows: np.ndarray
     report: DatasetReport
     checkpoint: Checkpoint = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def sensitive_share(self) -> float:
@@ -529,6 +534,9 @@ def tissue_of_file(adata: AnnData) -> TissueHint | None:
 class DrugResponse(Task[DrugResult]):
     """Whether every cell is sensitive or resistant to a drug.
 
+    The language model answers, but for drugs to which patients respond: there the cells of a patient are judged
+    together (`instructcell.patient_response`).
+
     Raises
     ------
     DrugError
@@ -553,18 +561,41 @@ class DrugResponse(Task[DrugResult]):
         self.prompt = drug_prompt(self.drug.name)
         self.cells_at_once = batch_size
         self.arguments = {"drug": self.drug.name, "tissue": tissue, "batch_size": batch_size}
+        self.by_patient = PatientResponse.of(loaded.calibration, self.drug.name)
+        self.patient_column: str | None = None
+        self.patients: np.ndarray | None = None
+
+    def prepare(self, adata: AnnData, reading: Reading) -> None:
+        if self.by_patient is None:
+            return
+        self.patient_column = patient_column(adata.obs)
+        if self.patient_column is not None:
+            self.patients = patients_of(adata.obs, self.patient_column)
 
     def score(self, cells: AlignedCells) -> Arrays:
+        if self.by_patient is not None:
+            return {"memory": memory_scores(cells.counts, cells.measured, self.genes)}
         raw = ask_lm(self.loaded, cells, self.prompt, DRUG_ANSWERS, self.cells_at_once)
         offset = drug_offset(self.loaded.calibration, self.drug.name)
         calibrated = calibrate(shifted(raw, offset), float(self.loaded.calibration.get("drug_temperature", 1.0)))
         return {"p_sensitive": calibrated[:, 0]}
 
     def result(self, arrays: Arrays, names: pd.Index, rows: np.ndarray) -> DrugResult:
-        sensitive = arrays["p_sensitive"]
+        notes: tuple[str, ...] = ()
+        if self.by_patient is None:
+            sensitive = arrays["p_sensitive"]
+        else:
+            sensitive = self.by_patient.p_sensitive(
+                arrays["memory"], None if self.patients is None else self.patients[rows]
+            )
+            notes = in_words(self.by_patient, self.patient_column, self._judged())
         response = np.where(sensitive >= 0.5, *DRUG_ANSWERS)
         table = pd.DataFrame({"response": response, "p_sensitive": sensitive}, index=names)
-        return DrugResult(self.drug, table, rows, self.report, self.loaded)
+        return DrugResult(self.drug, table, rows, self.report, self.loaded, notes)
+
+    def _judged(self) -> dict[str, Any] | None:
+        """The figures of this drug on held-out patients, where they were measured."""
+        return next((row for row in self.loaded.card.get("drug", ()) if self.drug.name in row["drugs"]), None)
 
     def store(self, adata: AnnData, result: DrugResult) -> None:
         adata.obs[DRUG_RESPONSE] = pd.Categorical(result.table["response"], categories=list(DRUG_ANSWERS))

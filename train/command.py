@@ -115,11 +115,14 @@ def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
 
 
 def _balance_drugs(folder: Path, datasets: Sequence[LabelledCells], seed: int) -> None:
-    """Put an offset for every drug into calibration.json."""
+    """Put an offset for every drug, and how patients respond, into calibration.json."""
     from instructcell.checkpoint import load_checkpoint
     from train.drug_offsets import fit_offsets, write_offsets
+    from train.patient_response import fit_patients, write_patients
 
-    write_offsets(folder, fit_offsets(load_checkpoint(folder), datasets, seed=seed, say=typer.echo))
+    checkpoint = load_checkpoint(folder)
+    write_offsets(folder, fit_offsets(checkpoint, datasets, seed=seed, say=typer.echo))
+    write_patients(folder, fit_patients(datasets, checkpoint.processor.genes, say=typer.echo))
 
 
 def _train_literature(

@@ -48,6 +48,7 @@ class LabelledCells:
         tuple[np.ndarray, np.ndarray], ...
     ]  # (drug name, response "sensitive" / "resistant" / "") per drug entry
     held_out: np.ndarray  # [N] bool
+    donor: np.ndarray | None = None  # [N] names, "" if unknown
 
     @property
     def name(self) -> str:
@@ -116,6 +117,7 @@ def load_dataset(entry: DataEntry, folder: Path, genes: Sequence[str], seed: int
         condition=_condition(obs),
         drugs=tuple(_responses(obs, drug) for drug in entry.drug),
         held_out=hold_out(obs, entry, seed),
+        donor=_column(obs, "donor"),
     )
 
 

@@ -71,7 +71,7 @@ def drug_response(box: Toolbox, asked: DrugOf) -> Steps:
         tables={f"response to {drug.name}": table},
         figures={f"response to {drug.name}": lambda: pl.probabilities(p, types)},
         sources=drug.studies,
-        notes=result.notes if isinstance(result, BulkDrugResult) else (),
+        notes=result.notes,
         file=file.name,
         selection=selection,
         payload=result,
@@ -153,7 +153,7 @@ def compare_drug(box: Toolbox, asked: CompareDrug) -> Steps:
         tables={f"response to {drug.name} by group": table},
         figures={f"response to {drug.name} by group": lambda: pl.probabilities(p, name)},
         sources=drug.studies,
-        notes=result.notes if isinstance(result, BulkDrugResult) else (),
+        notes=result.notes,
         file=file.name,
     )
 

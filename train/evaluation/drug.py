@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from instructcell import tools
 from instructcell.prompts import DRUG_ANSWERS
@@ -60,6 +61,8 @@ def _measure_drugs(
     if groups is not None:
         figures["resampled_by"] = "patient"
         figures["groups"] = _by_group(sensitive, score, groups)
+        averaged = pd.Series(fitted["logistic_regression"]).groupby(groups).transform("mean").to_numpy()
+        figures["logistic_regression_by_patient"] = _figures(sensitive, averaged, groups)
     for potency in task.potency:
         if potency.drug in drugs and potency.column in bench.obs(target.file):
             ic50 = bench.obs(target.file)[potency.column].astype(float).to_numpy()[rows]
