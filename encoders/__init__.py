@@ -4,7 +4,7 @@ A leaf package: it knows nothing of text, AnnData or files, and imports nothing 
 """
 
 from encoders.config import CellDecoderConfig, CellEncoderConfig, ProjectorConfig
-from encoders.decoder import CellDecoder, DecoderLoss
+from encoders.decoder import CellDecoder, DecoderLoss, Latents
 from encoders.expression import CellEncoder, SparseCellEncoder, normalise_expression
 from encoders.fusion import Fusion, FusionConfig
 from encoders.gene_text import GeneReader, GeneReaderConfig, ranked_genes, weighted_mean
@@ -24,6 +24,7 @@ __all__ = [
     "FusionConfig",
     "GeneReader",
     "GeneReaderConfig",
+    "Latents",
     "ProfileLikelihood",
     "Projector",
     "ProjectorConfig",

@@ -40,6 +40,14 @@ class Prior(NamedTuple):
     library_log_std: Tensor  # [M, C]
 
 
+class Latents(NamedTuple):
+    """Latent cells that were drawn elsewhere than from the prior, one per row."""
+
+    latent: Tensor  # [M, L]
+    log_library: Tensor  # [M] of counts
+    log_ratio: Tensor  # [M, G] added to the log shares of the genes
+
+
 class CellDecoder(nn.Module):
     """signal [M, D] (+ library size [M]) -> counts [M, G]."""
 
@@ -115,18 +123,35 @@ class CellDecoder(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, signal: Tensor, library_size: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        signal: Tensor,
+        library_size: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        latents: Latents | None = None,
     ) -> Tensor:
         """Integer counts [M, G] for signal [M, D].
 
         library_size [M]: expected total counts over all genes of the checkpoint; None draws it as learned for
-        the condition. The same generator state gives the same cells.
+        the condition. `latents` are used in place of draws from the prior. The same generator state gives the same
+        cells.
         """
         condition = self._condition(signal)
-        prior = self._prior(condition)
+        if latents is None:
+            latent, log_library = self._draw(self._prior(condition), library_size, generator)
+        else:
+            latent, log_library = latents.latent.to(signal), latents.log_library.to(signal)
+        log_share, dispersion = self._decode(latent, condition)
+        if latents is not None:
+            log_share = torch.log_softmax(log_share + latents.log_ratio.to(signal), dim=-1)
+        return sample_negative_binomial(torch.exp(log_share + log_library.unsqueeze(-1)), dispersion, generator)
+
+    def _draw(
+        self, prior: Prior, library_size: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """A latent [M, L] and a log library [M] from the prior."""
         logits = prior.logits
         if library_size is not None:  # the sub-population that goes with the depth asked for
-            log_library = torch.log(library_size.clamp_min(1.0)).to(signal.dtype)
+            log_library = torch.log(library_size.clamp_min(1.0)).to(logits.dtype)
             logits = logits + normal_log_prob(log_library.unsqueeze(-1), prior.library_mean, prior.library_log_std)
         component = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)  # [M, 1]
         index = component.unsqueeze(-1).expand(-1, -1, self.config.n_latent)
@@ -139,8 +164,18 @@ class CellDecoder(nn.Module):
             spread = prior.library_log_std.gather(1, component).squeeze(1).exp()
             noise = torch.randn(centre.shape, generator=generator, dtype=centre.dtype, device=centre.device)
             log_library = centre + noise.clamp(-2.5, 2.5) * spread  # no absurd depths from the normal's tails
-        log_share, dispersion = self._decode(latent, condition)
-        return sample_negative_binomial(torch.exp(log_share + log_library.unsqueeze(-1)), dispersion, generator)
+        return latent, log_library
+
+    @torch.no_grad()
+    def encode(self, signal: Tensor, counts: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation [M, L] of real cells' latents: signal [M, D], counts and measured [M, G]."""
+        measured = measured.to(counts.dtype).expand_as(counts)
+        return self._posterior(counts * measured, measured, self._condition(signal))
+
+    @torch.no_grad()
+    def shares(self, signal: Tensor, latent: Tensor) -> Tensor:
+        """Expected share of each gene [M, G] for signal [M, D] and latent [M, L]; rows sum to one."""
+        return self._decode(latent, self._condition(signal))[0].exp()
 
     def _condition(self, signal: Tensor) -> Tensor:
         return self.condition((signal - self.signal_mean) / self.signal_std)

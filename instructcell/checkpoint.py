@@ -34,6 +34,7 @@ from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import CheckpointError
 from instructcell.labels import LabelSet
 from instructcell.model import InstructCellForConditionalGeneration
+from instructcell.populations import POPULATIONS, Populations, load_populations
 from instructcell.processor import InstructCellProcessor
 from instructcell.readout import LabelReadout, load_readout, save_readout
 from instructcell.reference import REFERENCE, Reference, load_reference, save_reference
@@ -62,8 +63,8 @@ class Checkpoint:
 
     `hash` is the sha256 of the weights, `calibration` holds temperature, unknown_below, drug_temperature and what
     `train.calibrate` fits of context, back-off and clusters, and perhaps drug_offsets {drug: log-odds}; `card` is what
-    evaluation.json says. `readout` names the cells of large tables, `reference` knows where training cells lie; None
-    where none was fitted.
+    evaluation.json says. `readout` names the cells of large tables, `reference` knows where training cells lie and
+    `populations` what each kind of them was like to the decoder; None where none was fitted.
     """
 
     model: InstructCellForConditionalGeneration = field(repr=False)
@@ -76,6 +77,7 @@ class Checkpoint:
     card: dict[str, Any] = field(repr=False)
     readout: LabelReadout | None = field(default=None, repr=False)
     reference: Reference | None = field(default=None, repr=False)
+    populations: Populations | None = field(default=None, repr=False)
 
 
 def shipped_checkpoints() -> list[str]:
@@ -181,7 +183,7 @@ def _written(folder: Path) -> tuple[int, ...]:
     """When the files were written that a recalibration or a training changes."""
     return tuple(
         path.stat().st_mtime_ns if path.is_file() else 0
-        for path in (folder / name for name in (WEIGHTS, CALIBRATION, REFERENCE))
+        for path in (folder / name for name in (WEIGHTS, CALIBRATION, REFERENCE, POPULATIONS))
     )
 
 
@@ -257,6 +259,7 @@ def _load(folder: Path, device: str, written: tuple[int, ...]) -> Checkpoint:
         card=_read_json(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {},
         readout=None if readout is None else readout.to(device),
         reference=load_reference(folder, digest),
+        populations=load_populations(folder, digest),
     )
 
 

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from instructcell.errors import LabelError
 from instructcell.model import InstructCellForConditionalGeneration
+from instructcell.populations import Population
 from instructcell.processor import SIGNAL, Answer, InstructCellProcessor, Prompt
 
 PRUNE_BELOW = 1e-4  # a branch less likely than this is not followed: its labels share what it has
@@ -409,6 +410,7 @@ def iterate_cells(
     batch_size: int = 256,
     counts: Tensor | np.ndarray | spmatrix | None = None,
     measured: Tensor | np.ndarray | None = None,
+    population: Population | None = None,
 ) -> Iterator[Tensor]:
     """Pseudo-cells batch by batch, int32 [<= batch_size, G]; arguments as in `generate_cells`."""
     if n < 0:
@@ -418,10 +420,13 @@ def iterate_cells(
     if library_size is not None:
         sizes = torch.as_tensor(library_size, dtype=signal.dtype, device=signal.device).expand(n)
     generator = torch.Generator(device=signal.device).manual_seed(seed)
+    on_cpu = torch.Generator().manual_seed(seed)
     for start in range(0, n, batch_size):
         size = min(batch_size, n - start)
         batch_sizes = None if sizes is None else sizes[start : start + size]
-        yield model.cell_decoder.sample(signal.expand(size, -1), batch_sizes, generator).to("cpu", torch.int32)
+        latents = None if population is None else population.draw(size, batch_sizes, on_cpu)
+        cells = model.cell_decoder.sample(signal.expand(size, -1), batch_sizes, generator, latents)
+        yield cells.to("cpu", torch.int32)
 
 
 def generate_cells(
@@ -442,7 +447,7 @@ def generate_cells(
     settings
         library_size: expected total counts, one for all or one per cell; None draws from the learned distribution.
         seed: the same seed gives the same cells. batch_size: cells sampled at a time. counts, measured: cells of the
-        prompt.
+        prompt. population: training cells whose latents are drawn in place of the decoder's prior.
 
     Returns
     -------
@@ -453,6 +458,14 @@ def generate_cells(
     return torch.cat([empty, *iterate_cells(model, processor, prompt, n, **settings)])
 
 
+def request_state(
+    model: InstructCellForConditionalGeneration, processor: InstructCellProcessor, prompt: Prompt
+) -> Tensor:
+    """What the language model hands to the decoder for a request without cells [1, D]."""
+    return _signal_of(model, processor, prompt, None, None)
+
+
+@torch.no_grad()
 def _signal_of(
     model: InstructCellForConditionalGeneration,
     processor: InstructCellProcessor,

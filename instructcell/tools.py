@@ -623,7 +623,8 @@ def generate(
         report = look_at(like, loaded, reading)
         species = species or report.species
         depth = depth or _library_sizes(like, loaded, report, reading, n, seed)
-    prompt = generation_prompt(label.name, species=species, tissue=tissue, condition=condition)
+    given = {"species": species, "tissue": tissue, "condition": condition}
+    prompt = generation_prompt(label.name, **given)
     counts = generate_cells(
         loaded.model,
         loaded.processor,
@@ -632,8 +633,8 @@ def generate(
         library_size=depth,
         seed=seed,
         batch_size=batch_size,
+        population=None if loaded.populations is None else loaded.populations.like(label.name, **given),
     )
-    given = {"species": species, "tissue": tissue, "condition": condition}
     pseudo = _pseudo_cells(np.asarray(counts), label, given, seed, loaded)
     arguments = {"cell_type": label.name, "n": n, "library_size": library_size, "like": like is not None, **given}
     _record(pseudo, "generate", loaded, None, {**arguments, "batch_size": batch_size}, seed=seed)

@@ -505,6 +505,11 @@ def test_a_left_out_study_is_asked_about_beside_refitted_baselines(islet_bench, 
     assert list(leave_out.as_table(found).index) == ["Baron", "Grun"]
     monkeypatch.setattr(leave_out, "leave_study_out", None)  # nothing is trained again
     assert leave_out.measure_studies(islet_bench, studies) == found
+    more = dataclasses.replace(studies, studies=(*studies.studies, LeftOut("Zheng", ("pbmc",), "blood")))
+    monkeypatch.setattr(leave_out, "load_task", lambda kind: (kind, more))
+    shown = leave_out.finished(islet_bench, "leave_studies_out")["leave_studies_out"]
+    assert shown == {**found, "missing": ["Zheng"]}
+    assert "Not run: the studies Zheng." in report._leave_out({"leave_studies_out": shown}, {})
 
 
 def test_a_type_left_out_is_judged_by_every_score(islet_bench, monkeypatch):
@@ -518,6 +523,12 @@ def test_a_type_left_out_is_judged_by_every_score(islet_bench, monkeypatch):
     assert all(0 <= value <= 1 for value in row["auroc"].values())
     monkeypatch.setattr(leave_out, "leave_types_out", None)
     assert leave_out.measure_types(islet_bench, task) == found
+    more = dataclasses.replace(task, folds=(*task.folds, ["B cell", "mast cell"]))
+    monkeypatch.setattr(leave_out, "load_task", lambda kind: (kind, more))
+    shown = leave_out.finished(islet_bench, "leave_types_out")["leave_types_out"]
+    assert shown == {**found, "missing": ["B cell", "mast cell"]}
+    monkeypatch.setattr(leave_out, "load_task", lambda kind: (kind, dataclasses.replace(more, folds=more.folds[1:])))
+    assert leave_out.finished(islet_bench, "leave_types_out") == {}
 
 
 def test_a_type_is_left_out_with_its_relatives(islets):

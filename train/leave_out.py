@@ -458,14 +458,26 @@ def slug(name: str) -> str:
 
 
 def finished(bench: Bench, kind: str) -> dict[str, Any]:
-    """The section of a slow task whose runs are all finished, without training anything; nothing otherwise."""
+    """The section of a slow task from the runs that are finished, without training anything; nothing without any.
+
+    `missing` names the studies or types whose runs are not.
+    """
     _, task = load_task(kind)
     is_studies = isinstance(task, LeaveStudiesOutTask)
     folder = run_folder(bench, "studies" if is_studies else "types", task.steps)
-    names = [study.name for study in task.studies] if is_studies else ["-".join(fold) for fold in task.folds]
-    if not all((folder / slug(name) / "result.json").is_file() for name in names):
-        return {}
-    return {kind: (measure_studies if is_studies else measure_types)(bench, task)}
+
+    def done(name: str) -> bool:
+        return (folder / slug(name) / "result.json").is_file()
+
+    if is_studies:
+        missing = [study.name for study in task.studies if not done(study.name)]
+        task = replace(task, studies=tuple(study for study in task.studies if done(study.name)))
+        found = measure_studies(bench, task) if task.studies else {}
+    else:
+        missing = [name for fold in task.folds if not done("-".join(fold)) for name in fold]
+        task = replace(task, folds=tuple(fold for fold in task.folds if done("-".join(fold))))
+        found = measure_types(bench, task) if task.folds else {}
+    return {kind: {**found, "missing": missing}} if found else {}
 
 
 def as_table(found: Mapping[str, Any]) -> pd.DataFrame:

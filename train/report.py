@@ -119,8 +119,14 @@ def _leave_out(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
         "its cells: freely, among the labels that its authors use, and among the labels of its kind of tissue. Beside it "
         "the best of logistic regression and 10-NN refitted on the other studies of its kind, together and one by one.",
         "\n".join(studies_table(found)),
+        *_missing(found, "studies"),
         _picture("leave_studies_out", drawn, "Studies left out"),
     ]
+
+
+def _missing(found: dict[str, Any], what: str) -> list[str]:
+    """Which runs of a slow task were not made."""
+    return [f"Not run: the {what} {', '.join(found['missing'])}."] if found.get("missing") else []
 
 
 def studies_table(found: dict[str, Any]) -> list[str]:
@@ -219,6 +225,7 @@ def _unknown(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
                 [f"| type | cells | {' | '.join(scores)} |", "|---|---|" + "---|" * len(scores), *rows]
                 + [f"| **mean** | | {mean} |"]
             ),
+            *_missing(found, "types"),
             _picture("leave_types_out", drawn, "Types left out"),
         ]
     else:
