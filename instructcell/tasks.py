@@ -37,7 +37,7 @@ from instructcell.doctor import DatasetReport
 from instructcell.drugs import Drug, DrugSet, drug_offset
 from instructcell.errors import CheckpointError, ConfigError, LabelError
 from instructcell.generation import score_labels
-from instructcell.labels import LabelSet
+from instructcell.labels import LabelSet, is_narrower
 from instructcell.patient_response import PatientResponse, in_words, memory_scores, patient_column, patients_of
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
@@ -260,6 +260,7 @@ class Annotation(Task[AnnotationResult]):
     ) -> None:
         super().__init__(loaded, report)
         self.groups = None if labels is None else _project(loaded.labels, labels)
+        self.broader_than = [] if self.groups is None else _broader_than(loaded.labels, [of for _, of in self.groups])
         self.said_species, self.tissue, self.by = species or report.species, tissue, by
         species = self.said_species
         self.settings = ContextSettings.of(loaded.calibration)
@@ -356,7 +357,7 @@ class Annotation(Task[AnnotationResult]):
         """Probabilities [n, L] summed into the user's types, where there are such."""
         if self.groups is None:
             return probabilities
-        return np.stack([probabilities[..., of].sum(axis=-1) for _, of in self.groups], axis=-1)
+        return summed(probabilities, [of for _, of in self.groups], self.broader_than)
 
     def _broader(self, probabilities: np.ndarray) -> Arrays:
         if self.broader is None:
@@ -721,6 +722,34 @@ def require_readout(loaded: Checkpoint) -> LabelReadout:
             "read all cells (engine 'lm'), or train the checkpoint with `instructcell train`, which fits one"
         )
     return loaded.readout
+
+
+def summed(
+    probabilities: np.ndarray, groups: Sequence[Sequence[int]], broader: Sequence[tuple[int, list[int]]]
+) -> np.ndarray:
+    """Probabilities [..., L] summed within groups of labels [..., len(groups)].
+
+    `broader` are labels outside the groups, each with the groups under it, which share what it has in the proportion of
+    what they have: "T cell" is an answer for the T cells among the user's types.
+    """
+    own = np.stack([probabilities[..., of].sum(axis=-1) for of in groups], axis=-1)
+    result, given = own.copy(), np.clip(own, 1e-12, None)
+    for column, narrower in broader:
+        shares = given[..., narrower] / given[..., narrower].sum(axis=-1, keepdims=True)
+        result[..., narrower] += probabilities[..., [column]] * shares
+    return result
+
+
+def _broader_than(labels: LabelSet, groups: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Labels in none of the groups, each with the groups that are narrower than it, where there are such."""
+    used = {column for group in groups for column in group}
+    found = []
+    for column in set(range(len(labels))) - used:
+        narrower = [
+            i for i, group in enumerate(groups) if all(is_narrower(labels[member], labels[column]) for member in group)
+        ]
+        found += [(column, narrower)] if narrower else []
+    return sorted(found)
 
 
 def _project(labels: LabelSet, user_labels: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -318,6 +318,8 @@ def test_panels_are_measured_against_all_genes(result):
     assert set(panels) == {"60 random genes", "30 random genes", "25 marker genes"}
     assert all(panel["refused"] == 0 for panel in panels.values())
     assert panels["25 marker genes"]["logistic_regression"] > 0.9
+    from_markers = result["panels"]["files"][ISLETS]["markers"]
+    assert from_markers["with_options"] >= panels["25 marker genes"]["accuracy"] and from_markers["broader"] == 0
 
 
 def test_calibration_pools_the_files_of_a_split(result):

@@ -10,8 +10,10 @@ import pytest
 from instructcell import pl, tl, tools
 from instructcell.checkpoint import load_checkpoint
 from instructcell.errors import DrugError, InstructCellError, LabelError
+from instructcell.labels import Label, LabelSet
 from instructcell.layout import map_cells, principal_axes
 from instructcell.prompts import annotation_prompt, drug_prompt, generation_prompt, marker_prompt
+from instructcell.tasks import _broader_than, summed
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +294,20 @@ def test_evidence_names_markers_that_the_cells_express(adata, checkpoint):
 def test_a_figure_without_its_results_says_what_to_run(adata):
     with pytest.raises(InstructCellError, match="annotate"):
         pl.composition(adata)
+
+
+def test_an_answer_broader_than_the_users_types_is_shared_among_those_under_it() -> None:
+    labels = LabelSet(
+        Label(name, id_)
+        for name, id_ in (
+            ("T cell", "CL:0000084"),
+            ("CD4-positive, alpha-beta T cell", "CL:0000624"),
+            ("CD8-positive, alpha-beta T cell", "CL:0000625"),
+            ("B cell", "CL:0000236"),
+        )
+    )
+    assert _broader_than(labels, [[1], [2], [3]]) == [(0, [0, 1])]
+    assert _broader_than(labels, [[0, 1, 2], [3]]) == []
+    assert _broader_than(labels, [[3]]) == []
+    found = summed(np.array([[0.7, 0.03, 0.07, 0.2], [1.0, 0.0, 0.0, 0.0]]), [[1], [2], [3]], [(0, [0, 1])])
+    np.testing.assert_allclose(found, [[0.24, 0.56, 0.2], [0.5, 0.5, 0.0]], atol=1e-9)

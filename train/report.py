@@ -180,8 +180,21 @@ def _panels(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
         "The same cells with fewer genes: accuracy, in brackets its share of the accuracy with all genes, and behind it the accuracy "
         "of logistic regression refitted to the panel.",
         "\n".join([*head, *rows, f"| **mean share** | | | | {mean} |"]),
+        *_marker_panels(found),
         _picture("panels", drawn, "Accuracy with fewer genes"),
     ]
+
+
+def _marker_panels(found: dict[str, Any]) -> list[str]:
+    """What the answers from marker genes are where they are not right."""
+    rows = [
+        f"| {file} | {row['panels'][name]['accuracy']:.3f} | {row['markers']['broader']:.3f} | {row['markers']['with_options']:.3f} |"
+        for file, row in found["files"].items()
+        for name in row["panels"]
+        if "marker" in name and row.get("markers")
+    ]
+    head = ["| file, marker genes | right | a broader type of the right one | right among the file's labels |", "|---|---|---|---|"]
+    return ["\n".join([*head, *rows])] if rows else []
 
 
 def _calibration(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:

@@ -59,7 +59,19 @@ def _panels_of(bench: Bench, task: PanelTask, target: Target) -> dict[str, Any]:
             "refused": sum(value is None for value in found),
             "logistic_regression": _refitted(bench, target, rows, truth, draws),
         }
+    if len(chosen):
+        result["markers"] = _types_from(bench, target, rows, truth, chosen)
     return result
+
+
+def _types_from(bench: Bench, target: Target, rows: np.ndarray, truth: np.ndarray, genes: np.ndarray) -> dict[str, Any]:
+    """Share of free answers that are a broader type of the right one, and accuracy among the file's own labels."""
+    free = _said(bench, target, rows, genes)
+    among = _said(bench, target, rows, genes, sorted(set(truth)))
+    if free is None or among is None:
+        return {}
+    broader = [said != of and bench.is_or_narrower(of, said) for said, of in zip(free, truth, strict=True)]
+    return {"broader": round(float(np.mean(broader)), 4), "with_options": round(float((among == truth).mean()), 4)}
 
 
 def _refitted(
@@ -86,14 +98,21 @@ def _accuracy(
     bench: Bench, target: Target, rows: np.ndarray, truth: np.ndarray, genes: np.ndarray | None
 ) -> float | None:
     """Share of right best guesses from these genes alone; None where the reader refuses the file."""
+    said = _said(bench, target, rows, genes)
+    return None if said is None else float((said == truth).mean())
+
+
+def _said(
+    bench: Bench, target: Target, rows: np.ndarray, genes: np.ndarray | None, options: list[str] | None = None
+) -> np.ndarray | None:
+    """Best guesses [N] from these genes alone; None where the reader refuses the file."""
     adata = bench.file(target.file, rows)
     adata = adata if genes is None else adata[:, genes].copy()
     try:
-        said = tools.annotate(adata, checkpoint=bench.checkpoint).table["best_guess"].to_numpy(str)
+        return tools.annotate(adata, checkpoint=bench.checkpoint, labels=options).table["best_guess"].to_numpy(str)
     except InstructCellError as error:
         bench.say(f"  {target.file}, {adata.n_vars} genes: {error}")
         return None
-    return float((said == truth).mean())
 
 
 def marker_columns(bench: Bench, target: Target, truth: np.ndarray, n: int) -> np.ndarray:
