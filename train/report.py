@@ -317,12 +317,6 @@ def _drug(evaluation: dict[str, Any]) -> list[str]:
                 for g in found["groups"]
             ]
             parts.append("\n".join(["| patient | cells | measured | mean p(sensitive) |", "|---|---|---|---|", *rows]))
-            if "logistic_regression_by_patient" in found:
-                parts.append(
-                    "The cells of one patient are judged together. So averaged, logistic regression has an AUROC of "
-                    f"{figure_text(found['logistic_regression_by_patient']['auroc'])}. Few patients are held out: "
-                    "an interval that reaches 0.5 is not told from chance."
-                )
     return parts
 
 
