@@ -260,7 +260,7 @@ class Annotation(Task[AnnotationResult]):
     ) -> None:
         super().__init__(loaded, report)
         self.groups = None if labels is None else _project(loaded.labels, labels)
-        self.broader_than = [] if self.groups is None else _broader_than(loaded.labels, [of for _, of in self.groups])
+        self.broader_than = [] if self.groups is None else broader_than(loaded.labels, [of for _, of in self.groups])
         self.said_species, self.tissue, self.by = species or report.species, tissue, by
         species = self.said_species
         self.settings = ContextSettings.of(loaded.calibration)
@@ -740,7 +740,7 @@ def summed(
     return result
 
 
-def _broader_than(labels: LabelSet, groups: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+def broader_than(labels: LabelSet, groups: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
     """Labels in none of the groups, each with the groups that are narrower than it, where there are such."""
     used = {column for group in groups for column in group}
     found = []

@@ -13,7 +13,7 @@ from instructcell.errors import DrugError, InstructCellError, LabelError
 from instructcell.labels import Label, LabelSet
 from instructcell.layout import map_cells, principal_axes
 from instructcell.prompts import annotation_prompt, drug_prompt, generation_prompt, marker_prompt
-from instructcell.tasks import _broader_than, summed
+from instructcell.tasks import broader_than, summed
 
 
 @pytest.fixture(scope="module")
@@ -306,8 +306,8 @@ def test_an_answer_broader_than_the_users_types_is_shared_among_those_under_it()
             ("B cell", "CL:0000236"),
         )
     )
-    assert _broader_than(labels, [[1], [2], [3]]) == [(0, [0, 1])]
-    assert _broader_than(labels, [[0, 1, 2], [3]]) == []
-    assert _broader_than(labels, [[3]]) == []
+    assert broader_than(labels, [[1], [2], [3]]) == [(0, [0, 1])]
+    assert broader_than(labels, [[0, 1, 2], [3]]) == []
+    assert broader_than(labels, [[3]]) == []
     found = summed(np.array([[0.7, 0.03, 0.07, 0.2], [1.0, 0.0, 0.0, 0.0]]), [[1], [2], [3]], [(0, [0, 1])])
     np.testing.assert_allclose(found, [[0.24, 0.56, 0.2], [0.5, 0.5, 0.0]], atol=1e-9)

@@ -25,6 +25,7 @@ from scipy import sparse
 from torch import nn
 
 from encoders import CellEncoder, CellEncoderConfig
+from instructcell import tasks
 from instructcell.context import ContextSettings, FileContext
 from instructcell.genes import load_gene_table
 from instructcell.labels import LabelSet, load_ontology
@@ -206,6 +207,7 @@ def leave_study_out(
     )
     fitted = _baselines(run, same_kind, [c for c in run.datasets if c.name in study.files], parts)
     stranger = np.concatenate([part["stranger_confidence"] for part in parts])
+    broader = np.concatenate([part["broader"] for part in parts])
     return {
         "kind": study.kind,
         "temperature": round(run.temperature, 3),
@@ -213,6 +215,7 @@ def leave_study_out(
         "cells": len(truth),
         "cells_with_labels_that_training_lacks": len(stranger),
         "free": metrics.bootstrap(metrics.accuracy, truth, free).to_dict(),
+        "broader": round(float((broader & (free != truth)).mean()), 4),
         "with_options": metrics.bootstrap(metrics.accuracy, truth, among).to_dict(),
         "with_tissue": metrics.bootstrap(metrics.accuracy, truth, tissue).to_dict(),
         "with_context": metrics.bootstrap(metrics.accuracy, truth, seen).to_dict(),
@@ -241,7 +244,7 @@ def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict
     rows = np.flatnonzero(np.isin(cells.label, names))
     strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, names))
     probabilities = run.probabilities(cells, rows)
-    free, among = summed(probabilities, free_groups), summed(probabilities, groups)
+    free, among = summed(probabilities, free_groups), _shared(run.labels, probabilities, groups)
     embedding = run.read_out(cells, rows)[1]
     context = FileContext.of(run.labels, probabilities, embedding, CONTEXT)
     seen = context.apply(probabilities, context.nearest(embedding))
@@ -250,12 +253,26 @@ def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict
         "rows": rows,
         "truth": cells.label[rows],
         "free": free_names[free.argmax(axis=1)],
+        "broader": _are_broader(run, cells, rows, free_names[free.argmax(axis=1)]),
         "among": names[among.argmax(axis=1)],
         "tissue": free_names[np.where(here, free, -1.0).argmax(axis=1)],
         "context": free_names[summed(seen, free_groups).argmax(axis=1)],
         "confidence": free.max(axis=1),
         "stranger_confidence": summed(run.probabilities(cells, strangers), free_groups).max(axis=1),
     }
+
+
+def _shared(labels: LabelSet, probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:
+    """Probabilities [N, C] summed within groups, broader labels shared among those under them, as `annotate` does."""
+    columns = [of for _, of in groups]
+    return tasks.summed(probabilities, columns, tasks.broader_than(labels, columns))
+
+
+def _are_broader(run: EncoderRun, cells: LabelledCells, rows: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Whether the free answer is a broader type of the cell's own [N] bool."""
+    ontology, ids = load_ontology(), {label.name: label.id for label in run.labels}
+    pairs = zip(cells.label_id[rows], (ids.get(str(name), "") for name in free), strict=True)
+    return np.array([bool(own and said and own != said and ontology.is_a(str(own), said)) for own, said in pairs])
 
 
 def _stranger_auroc(confidence: np.ndarray, stranger: np.ndarray) -> float | None:
