@@ -527,7 +527,7 @@ def _order(request: Request, *, loaded: bool) -> str | None:
         return HELP
     if slots.INJECTION.search(text) or slots.NOT_READ.search(text):
         return OUT_OF_SCOPE
-    if loaded and slots.OF_COLUMN.search(text):
+    if loaded and (slots.OF_COLUMN.search(text) or slots.OF_ENCODERS.search(text)):
         return DESCRIBE
     if loaded and slots.RESTORES.search(text) and not request.file:
         return SELECT

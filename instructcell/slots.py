@@ -244,6 +244,11 @@ OF_COLUMN = re.compile(
     r"\bcolumns?\b.*\b(?:contain\w*|say|says|hold\w*|mean\w*|values?)\b|\bwhat\s+is\s+in\s+the\s+.*\bcolumn\b",
     re.IGNORECASE,
 )
+OF_ENCODERS = re.compile(  # "which encoder saw what?", not "what is an encoder?"
+    r"\b(?:which|what)\s+(?:\w+\s+)?(?:encoder|encoders|embeddings)\b"
+    r"|\b(?:encoder|encoders)\s+(?:saw|see|seen|read|used)\b",
+    re.IGNORECASE,
+)
 RESTORES = re.compile(
     r"^\W*(?:(?:please|now|ok|and)\W+)*(?:put|bring|add)\b.*\bback\b|\bback\s+to\s+(?:all|everything)\b", re.IGNORECASE
 )

@@ -288,6 +288,16 @@ def test_a_language_model_chooses_among_the_neighbours_types_and_the_first_count
     assert "MS4A1 CD79A" in prompts[0] and "T cell; B cell" in prompts[0] and "unsure, choose the first" in prompts[0]
 
 
+def test_without_training_the_fifteen_frames_are_asked_under_a_line_with_all_types() -> None:
+    words, labels = [["MS4A1"], ["CD3D", "CD3E"]], ["T cell", "B cell"]
+    model, prompts = answering("B cell", "none of these", "T cell")
+    assert list(ask_types(words, labels, model, species="human", seed=3)) == ["B cell", ""]
+    assert list(ask_types(words[1:], labels, model, species="human", seed=3, first_cell=1)) == ["T cell"]
+    asked = [frames.ask_type(cell, species="human", frame=frames.draw_frame(i, 3)) for i, cell in enumerate(words)]
+    for prompt, question in zip(prompts, [*asked, asked[1]], strict=True):  # the last goes on behind the first cell
+        assert "T cell; B cell" in prompt and question in prompt and question != prompt
+
+
 def test_answers_before_an_endpoint_went_down_are_kept() -> None:
     model, _ = answering("B cell", httpx.ConnectError("refused"))
     found = []

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instructcell import intents, mentions, pl, router
+from instructcell import intents, mentions, pl, router, slots
 from instructcell.bulk import load_screen
 from instructcell.checkpoint import load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 from instructcell.labels import LabelSet
+from instructcell.literature.embed import remember
 from instructcell.pointing import find_selection
 from instructcell.requests import Request
 from instructcell.retrieval.names import load_name_book
@@ -95,6 +96,19 @@ def test_a_question_about_one_type_is_answered_from_what_is_known(session, check
 
 def test_coverage_is_told(session):
     assert "of the model's genes were measured" in said(session.send(TYPES))
+
+
+def test_a_chat_is_asked_which_encoder_saw_what(session, adata):
+    asked = ("Which encoder saw what?", "what encoders were used on my cells?", "what did the encoder see?")
+    before = [said(session.send(text)) for text in asked]
+    assert ["No encoder has seen these cells yet" in text for text in before] == [True] * 3, before
+    adata.obsm["X_instructcell"] = np.zeros((adata.n_obs, 2), np.float32)
+    remember(adata, "X_sentence", "sentence", {"text_encoder": "all-MiniLM-L6-v2"})
+    for text in asked:
+        answer = said(session.send(text))
+        assert "X_instructcell: the expression encoder, which saw the counts" in answer
+        assert "X_sentence: the sentence encoder through all-MiniLM-L6-v2, which saw the names" in answer
+    assert not slots.OF_ENCODERS.search("what is an encoder?")
 
 
 def test_a_selection_of_no_cell_is_refused_by_name(session, monkeypatch):

@@ -60,6 +60,7 @@ from train.literature.recipe import (
 )
 from train.literature.systems import SYSTEMS, System
 from train.literature.train import run_recipe
+from train.literature.written import Writing
 from train.recipe import DataEntry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -635,6 +636,28 @@ def test_types_are_explained_beside_rank_and_chance_and_markers_compared(
     stages = [dataclasses.replace(cells, labels=np.resize(["odd", "even"], len(cells))) for cells in split]
     with pytest.raises(LabelError, match="0 of the 2 types of 'islets' have known markers"):
         interpret(asked, *stages, tmp_path, say=said.append)
+
+
+def test_cells_are_written_and_judged_beside_real_ones(bench: Bench, lm_folder: Path, tmp_path: Path) -> None:
+    tiny = {**tiny_settings("emcell", lm_folder, ""), "max_steps": 2}
+    asked = Writing("islet donor", settings={**tiny, "generation_share": 1.0}, least_cells=3)
+    recipe = CompareRecipe(columns()[:1], (Entry("majority", system="majority"),), writing=asked)
+    said: list[str] = []
+    result = Comparison(recipe, bench, tmp_path, said.append).run()
+    found, rows = result["writing"], result["writing"]["rows"]
+    assert rows["real training cells"]["mmd_ratio"] == 1.0 and found["cells"] == 30 and len(found["types"]) == 3
+    assert {"InstructCell", "cell sentences (emcell)", "independent Poisson per type"} < set(rows)
+    # made-up cells stay apart as sentences of their twelve first genes, which name the markers; a model that was hardly
+    # trained writes other words
+    assert rows["training cells as sentences"]["r_knn"] == 1.0 > rows["cell sentences (emcell)"]["r_knn"]
+    assert found["foreign_words"] > 0.5 and 0 < found["rank_fit_r2"] <= 1
+    page = report.markdown(result, {})
+    assert "## Cells that are written" in page and f"| InstructCell | {rows['InstructCell']['mean_mmd']:.3f} |" in page
+    again = Comparison(recipe, bench, tmp_path, said.append, kept_only=True).run()
+    assert again["writing"] == json.loads(json.dumps(found))
+    names = dataclasses.replace(recipe, writing=Writing("islet donor", settings=tiny))
+    error = Comparison(names, bench, tmp_path, said.append).run()["writing"]["error"]
+    assert "generation_share is 0, expected above 0" in error and error in "".join(said)
 
 
 def test_genes_that_stand_first_over_all_sentences_come_first() -> None:

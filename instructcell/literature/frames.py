@@ -1,4 +1,4 @@
-"""The words around a cell sentence: fifteen ways to ask for the type, one to ask for a cell, three for a choice.
+"""The words around a cell sentence: fifteen ways to ask for the type, one to ask for a cell, those of a choice.
 
 "{n}" is the number of genes, "{species}" the species, "{words}" the genes, "{label}" a cell type and "{options}" a
 list of them. The type, or the genes, follow the prompt as its answer.
@@ -28,11 +28,7 @@ FRAMES = (
 GENERATION_FRAME = "Write the {n} most expressed genes of a {species} {label}, the strongest first:"
 EMBEDDING_FRAME = "genes ranked by expression {words}"
 CELLAMA_FRAME = "The top genes of this cell are {words}"
-ZERO_SHOT_FRAME = (
-    "The most expressed genes of one {species} cell, strongest first: {words}.\n"
-    "Which one of these cell types is it: {options}?\nReply with the name of one type from the list and nothing else.\n"
-    "Cell type:"
-)
+ZERO_SHOT_LINE = "Reply with the name of one of these cell types and nothing else: {options}.\n"
 RERANK_FRAME = (
     "The most expressed genes of one {species} cell, strongest first: {words}.\n"
     "A classifier proposes these types, the likeliest first: {options}.\n"
@@ -53,6 +49,11 @@ def draw_frame(item: int, seed: int) -> str:
 def ask_type(words: list[str], *, species: str = "", frame: str = FRAMES[0]) -> str:
     """The prompt that asks for the type of a cell."""
     return _tidy(frame.format(n=len(words), species=species, words=" ".join(words)))
+
+
+def ask_type_of(options: list[str], words: list[str], *, species: str = "", frame: str = FRAMES[0]) -> str:
+    """The same prompt for a model that was not fine-tuned, under a line that names the types."""
+    return ZERO_SHOT_LINE.format(options="; ".join(options)) + ask_type(words, species=species, frame=frame)
 
 
 def ask_cell(label: str, n_genes: int, *, species: str = "") -> str:

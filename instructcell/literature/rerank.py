@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instructcell.errors import LabelError
-from instructcell.literature.frames import QUIZ_FRAME, RERANK_FRAME, ZERO_SHOT_FRAME, ask_choice
+from instructcell.literature.frames import QUIZ_FRAME, RERANK_FRAME, ask_choice, ask_type_of, draw_frame
 from instructcell.literature.language import LanguageModel
 
 QUIZ_OPTIONS = 4
@@ -45,14 +45,25 @@ def rerank(
 
 
 def ask_types(
-    sentences: Sequence[Sequence[str]], labels: Sequence[str], model: LanguageModel, *, species: str = ""
+    sentences: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    model: LanguageModel,
+    *,
+    species: str = "",
+    first_cell: int = 0,
+    seed: int = 0,
 ) -> Iterator[str]:
-    """The type that a language model gives each cell, from a list of all types and nothing else; "" if none of them."""
+    """The type that a language model gives each cell without having learned from any; "" if it names none of them.
+
+    The prompts are those that a cell-sentence model is fine-tuned on, one of the fifteen frames drawn per cell, under a
+    line with all types. `first_cell` is the position of the first cell, which draws its frame.
+    """
     options = list(labels)
     if len(options) < 2:
         raise LabelError(f"found {len(options)} types to choose from, expected at least two")
-    for words in sentences:
-        chosen = model.choose(ask_choice(ZERO_SHOT_FRAME, options, words=list(words), species=species), options)
+    for cell, words in enumerate(sentences, start=first_cell):
+        prompt = ask_type_of(options, list(words), species=species, frame=draw_frame(cell, seed))
+        chosen = model.choose(prompt, options)
         yield "" if chosen is None else options[chosen]
 
 

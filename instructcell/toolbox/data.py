@@ -43,11 +43,11 @@ def describe(box: Toolbox, asked: OfFile) -> Steps:
         "columns": [_column(file.adata.obs[name]) for name in own[:COLUMNS_SHOWN]],
         "n_columns": len(own),
         "other_files": [name for name in box.workspace.files if name != file.name],
+        "encoders": describe_encoders(file.adata),
         "report": report.to_markdown(),
     }
     notes = [report.to_markdown()]
     if RECORD in file.adata.uns:  # embeddings of other encoders than the checkpoint's
-        facts["encoders"] = describe_encoders(file.adata)
         notes.append(facts["encoders"])
     return Result("describe", facts, tables={"dataset": card(file)}, notes=tuple(notes), file=file.name)
     yield

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from train.literature.costs import Job, measure_cost
 from train.literature.interpret import Interpretation, interpret
 from train.literature.recipe import load_literature_recipe, recipe_path, settings_for, to_record
 from train.literature.systems import SYSTEMS, System
+from train.literature.written import Writing, judge_writing
 from train.recipe import read_settings
 
 FORMAT = 2  # of the kept figures
@@ -79,6 +81,7 @@ class CompareRecipe:
     cost_column: str = ""  # where time and memory are measured; "": nowhere
     threads: int = 2  # of the processes that are timed
     interpretation: Interpretation | None = None
+    writing: Writing | None = None
     maps: tuple[str, ...] = ()  # systems whose view of the test cells of `cost_column` is drawn
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class CompareRecipe:
         asked = [(f"system {entry.name}", name) for entry in self.systems for name in entry.columns]
         asked += [("cost_column", self.cost_column)] if self.cost_column else []
         asked += [("interpretation", self.interpretation.column)] if self.interpretation else []
+        asked += [("writing", self.writing.column)] if self.writing else []
         rows = [entry.name for entry in self.systems]
         for name in self.maps:
             if name not in rows or not self.cost_column:
@@ -125,7 +129,7 @@ class Comparison:
     kept_only: bool = False
 
     def run(self) -> dict[str, Any]:
-        """The whole table: columns, cells {system: {column: figures}}, costs {system: ...} and the interpretation."""
+        """The whole table: columns, cells {system: {column: figures}}, costs {system: ...} and the rest."""
         recipe = self.recipe
         rows = [entry.name for entry in recipe.systems] + (list(PEERS) if self.peers else [])
         table: dict[str, dict[str, Any]] = {name: {} for name in rows}
@@ -133,9 +137,7 @@ class Comparison:
         for place, entry in enumerate(recipe.systems, start=1):
             for column in recipe.columns:
                 if column.name in splits and (not entry.columns or column.name in entry.columns):
-                    if not self.kept_only:
-                        self.say(f"[{place}/{len(recipe.systems)}] {entry.name}: {column.name}")
-                    table[entry.name][column.name] = self._cell(entry, column, splits[column.name])
+                    table[entry.name][column.name] = self._cell(place, entry, column, splits[column.name])
         for column in recipe.columns if self.peers else ():
             if column.name in splits:
                 for name, found in self._peers(column, splits[column.name]).items():
@@ -146,6 +148,8 @@ class Comparison:
             result["maps"] = self._maps(splits[recipe.cost_column])
         if recipe.interpretation and recipe.interpretation.column in splits:
             result["interpretation"] = self._interpretation(splits[recipe.interpretation.column])
+        if recipe.writing and recipe.writing.column in splits:
+            result["writing"] = self._writing(splits[recipe.writing.column])
         return result
 
     def _splits(self) -> tuple[dict[str, Any], dict[str, Split]]:
@@ -160,27 +164,44 @@ class Comparison:
                 described[column.name] = {"error": str(error)}
         return described, splits
 
-    def _cell(self, entry: Entry, column: Column, split: Split) -> dict[str, Any]:
-        system, settings = settings_of_entry(entry, small=self.recipe.small)
+    def _cell(self, place: int, entry: Entry, column: Column, split: Split) -> dict[str, Any]:
         known, unseen = split.all_known if entry.all_cells else split.known, split.unseen
-        key = self._key([system, to_record(settings)], known, unseen)
+        system, settings, key = self._keyed(entry, known, unseen)
+
+        def measured() -> dict[str, Any]:
+            made = self._system(system, settings, self._fitted(key))
+            found = measure_system(made, known, unseen, clusters=column.answer == "cell_type")
+            if column.answer == "response":
+                found["patients"] = protocol.by_group(unseen.labels, np.array(found["answers"]), unseen.groups)
+            self.say(f"  accuracy {found['accuracy']:.3f}, macro F1 {found['f1']:.3f}")
+            return found
+
         path = self.folder / "cells" / f"{_slug(entry.name)}--{_slug(column.name)}-{key}.json"
+        return self._once(path, f"[{place}/{len(self.recipe.systems)}] {entry.name}: {column.name}", measured)
+
+    def _once(self, path: Path, what: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is kept at `path`, else what `measure` finds, which is then kept; "error" where it could not be.
+
+        What failed is left open and tried again next time; the others go on.
+        """
         kept = _kept(path)
         if kept is not None:
             return kept
         if self.kept_only:
             return {"error": NOT_YET}
+        self.say(what)
         try:
-            made = self._system(system, settings, self._fitted(key))
-            found = measure_system(made, known, unseen, clusters=column.answer == "cell_type")
-        except InstructCellError as error:  # this cell stays open; the others go on
-            self.say(f"  {entry.name}: {error}")
+            found = measure()
+        except InstructCellError as error:
+            self.say(f"  {error}")
             return {"error": str(error)}
-        if column.answer == "response":
-            found["patients"] = protocol.by_group(unseen.labels, np.array(found["answers"]), unseen.groups)
         _keep(path, found)
-        self.say(f"  accuracy {found['accuracy']:.3f}, macro F1 {found['f1']:.3f}")
         return found
+
+    def _keyed(self, entry: Entry, known: Cells, unseen: Cells) -> tuple[str, Any, str]:
+        """The system of a row, its settings, and the key of what it finds on these cells."""
+        system, settings = settings_of_entry(entry, small=self.recipe.small)
+        return system, settings, self._key([system, to_record(settings)], known, unseen)
 
     def _system(self, system: str, settings: Any, folder: Path) -> System:
         made = SYSTEMS[system](settings, folder, self.bench.runs, self.recipe.seed)
@@ -197,89 +218,63 @@ class Comparison:
         for entry in self.recipe.systems:
             if entry.all_cells or (entry.columns and self.recipe.cost_column not in entry.columns):
                 continue
-            system, settings = settings_of_entry(entry, small=self.recipe.small)
-            key = self._key([system, to_record(settings)], split.known, split.unseen)
+            system, settings, key = self._keyed(entry, split.known, split.unseen)
+            job = Job(
+                system, settings, self._fitted(key), self.bench.runs, split.known, split.unseen, self.recipe.seed,
+                self.recipe.threads,
+            )  # fmt: skip
             path = self.folder / "costs" / f"{_slug(entry.name)}-{key}-{self.recipe.threads}.json"
-            kept = _kept(path)
-            if kept is None and self.kept_only:
-                continue
-            if kept is None:
-                self.say(f"time and memory: {entry.name}")
-                job = Job(
-                    system, settings, self._fitted(key), self.bench.runs, split.known, split.unseen, self.recipe.seed,
-                    self.recipe.threads,
-                )  # fmt: skip
-                try:
-                    kept = measure_cost(job)
-                except InstructCellError as error:
-                    self.say(f"  {entry.name}: {error}")
-                    continue
-                _keep(path, kept)
-            found[entry.name] = kept
-        return found
+            found[entry.name] = self._once(path, f"time and memory: {entry.name}", partial(measure_cost, job))
+        return {name: row for name, row in found.items() if "error" not in row}
 
     def _maps(self, split: Split) -> dict[str, Any]:
         """Two coordinates of every test cell by UMAP of what a system sees, learned or as its encoder gives it."""
-        found: dict[str, Any] = {}
-        for entry in (entry for name in self.recipe.maps for entry in self.recipe.systems if entry.name == name):
-            system, settings = settings_of_entry(entry, small=self.recipe.small)
-            key = self._key([system, to_record(settings)], split.known, split.unseen)
+        found = {}
+        rows = {entry.name: entry for entry in self.recipe.systems}
+        for entry in (rows[name] for name in self.recipe.maps):
+            system, settings, key = self._keyed(entry, split.known, split.unseen)
+            made = self._system(system, settings, self._fitted(key))
             path = self.folder / "maps" / f"{_slug(entry.name)}-{key}.json"
-            kept = _kept(path)
-            if kept is None and self.kept_only:
-                continue
-            if kept is None:
-                self.say(f"map: {entry.name}")
-                try:
-                    made = self._system(system, settings, self._fitted(key))
-                    made.fit(split.known)
-                    view = made.learned(split.unseen)
-                    view = made.vectors(split.unseen) if view is None else view
-                except InstructCellError as error:
-                    self.say(f"  {entry.name}: {error}")
-                    continue
-                if view is None:
-                    raise ConfigError(f"maps: the system {entry.name!r} has no view of cells that can be drawn")
-                kept = {"xy": map_of(view, self.recipe.seed), "labels": split.unseen.labels.tolist()}
-                _keep(path, kept)
-            found[entry.name] = kept
-        return found
+            found[entry.name] = self._once(path, f"map: {entry.name}", partial(map_of_system, made, split))
+        return {name: row for name, row in found.items() if "error" not in row}
 
     def _interpretation(self, split: Split) -> dict[str, Any]:
         asked = self.recipe.interpretation
         assert asked is not None
         key = self._key(["interpretation", asdict(asked)], split.known, split.unseen)
         path = self.folder / "interpretation" / f"{_slug(asked.column)}-{key}.json"
-        kept = _kept(path)
-        if kept is None and self.kept_only:
-            return {"error": NOT_YET}
-        if kept is None:
-            self.say(f"genes and markers: {asked.column}")
-            try:
-                kept = interpret(asked, split.known, split.unseen, self.bench.runs, say=self.say)
-            except InstructCellError as error:
-                self.say(f"  {error}")
-                return {"error": str(error)}
-            _keep(path, kept)
-        return kept
+        measure = partial(interpret, asked, split.known, split.unseen, self.bench.runs, say=self.say)
+        return self._once(path, f"genes and markers: {asked.column}", measure)
+
+    def _writing(self, split: Split) -> dict[str, Any]:
+        asked = self.recipe.writing
+        assert asked is not None
+        entry = Entry("writing", recipe="emcell", settings=asked.settings)
+        _, settings = settings_of_entry(entry, small=self.recipe.small)
+        key = self._key(["writing", to_record(settings), asked.least_cells, asked.seed], split.known, split.unseen)
+        path = self.folder / "writing" / f"{_slug(asked.column)}-{key}.json"
+        measure = partial(
+            judge_writing, asked, settings, split.known, split.unseen, self.bench.checkpoint, self._fitted(key),
+            self.bench.runs, say=self.say,
+        )  # fmt: skip
+        return self._once(path, f"cells that are written: {asked.column}", measure)
 
     def _peers(self, column: Column, split: Split) -> dict[str, Any]:
         """CellTypist, scVI with the nearest cells of its latent space, and scANVI."""
         known, unseen = split.known, split.unseen
-        path = self.folder / "cells" / f"peers--{_slug(column.name)}-{self._key(['peers'], known, unseen)}.json"
-        kept = _kept(path)
-        if kept is None and self.kept_only:
-            return {name: {"error": NOT_YET} for name in PEERS}
-        if kept is None:
+
+        def measured() -> dict[str, Any]:
             assert self.peers is not None
-            self.say(f"{column.name}: {', '.join(PEERS)}")
             said = peers.ask(self.peers, known.counts, known.labels, unseen.counts, known.genes)
-            kept = {name: _peer(said[peer], labels, fit, unseen) for name, (peer, labels, fit) in PEERS.items()}
+            rows = {name: _peer(said[peer], labels, fit, unseen) for name, (peer, labels, fit) in PEERS.items()}
             if column.answer == "response":
-                for row in kept.values():
+                for row in rows.values():
                     row["patients"] = protocol.by_group(unseen.labels, np.array(row["answers"]), unseen.groups)
-            _keep(path, kept)
-        return kept
+            return rows
+
+        path = self.folder / "cells" / f"peers--{_slug(column.name)}-{self._key(['peers'], known, unseen)}.json"
+        found = self._once(path, f"{column.name}: {', '.join(PEERS)}", measured)
+        return {name: found if "error" in found else found[name] for name in PEERS}
 
     def _key(self, what: Any, known: Cells, unseen: Cells) -> str:
         digest = hashlib.sha256()
@@ -328,6 +323,22 @@ def measure_system(system: System, known: Cells, unseen: Cells, *, clusters: boo
         agreement = cluster_agreement(vectors, unseen.labels, system.seed)
         found["clusters"] = {name: round(value, 4) for name, value in agreement.items()}
     return found
+
+
+def map_of_system(made: System, split: Split) -> dict[str, Any]:
+    """Where the test cells stand on a map of what a system learned to see, or sees before it learns.
+
+    Raises
+    ------
+    ConfigError
+        The system has no view of cells.
+    """
+    made.fit(split.known)
+    view = made.learned(split.unseen)
+    view = made.vectors(split.unseen) if view is None else view
+    if view is None:
+        raise ConfigError(f"maps: a system of kind {made.name!r} has no view of cells that can be drawn")
+    return {"xy": map_of(view, made.seed), "labels": split.unseen.labels.tolist()}
 
 
 def map_of(view: np.ndarray, seed: int) -> list[list[float]]:

@@ -51,7 +51,7 @@ def markdown(result: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
     lines += _clusters(result)
     lines += ["", "## Time and memory", "", *_costs(result)]
     lines += _picture("cost", drawn, "mean accuracy against seconds per 1,000 cells")
-    lines += ["", "## Do published patterns re-appear?", "", *_patterns(result), *_markers(result)]
+    lines += ["", "## Do published patterns re-appear?", "", *_patterns(result), *_markers(result), *_written(result)]
     if "maps" in drawn:
         lines += ["", "## Maps", "", "UMAP of the test cells, as the encoders or the trained readers see them."]
         lines += _picture("maps", drawn, "UMAP of what systems see of the test cells")
@@ -234,6 +234,30 @@ def _markers(result: Mapping[str, Any]) -> list[str]:
         quiz = found["quiz"]
         lines += ["", f"Marker quiz, {quiz['model']}: {quiz['accuracy']:.2f} of {quiz['n_questions']} questions right "
                   f"(chance {quiz['chance']:.2f})."]  # fmt: skip
+    return lines
+
+
+def _written(result: Mapping[str, Any]) -> list[str]:
+    """Cells that were made, beside real ones."""
+    found = result.get("writing", {})
+    if "rows" not in found:
+        return []
+    lines = [
+        "",
+        "## Cells that are written",
+        "",
+        f"As many cells of {len(found['types'])} types as there are test cells ({found['cells']}), in the principal "
+        f"components of the test cells. The language model learned to write sentences of {found['n_genes']} genes from "
+        f"{found['learned_from']} cells in {found['steps']} steps; a sentence becomes expression by a line from rank "
+        f"to log expression (r² {found['rank_fit_r2']:.2f} over the training cells). Its cells named "
+        f"{found['words_per_cell']:.1f} words, of which {found['foreign_words']:.1%} are no gene of the column.",
+        "",
+        "| cells | MMD, mean over types | relative to real | S-KNN | R-KNN |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in found["rows"].items():
+        figures = " | ".join(f"{row[key]:.3f}" for key in ("mean_mmd", "mmd_ratio", "s_knn", "r_knn"))
+        lines.append(f"| {name} | {figures} |")
     return lines
 
 

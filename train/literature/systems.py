@@ -316,8 +316,8 @@ class Rerank(System):
         sentences = [s for start in range(0, len(cells), AT_ONCE) for s in words(cells.dense(start, start + AT_ONCE))]
         species = str(cells.species[0]) if len(cells) else ""
         if self.settings.zero_shot:
-            ask = partial(ask_types, labels=self.labels, model=self.model, species=species)
-            return self._answered(cells, lambda done: ask(sentences[done:]))
+            ask = partial(ask_types, labels=self.labels, model=self.model, species=species, seed=self.seed)
+            return self._answered(cells, lambda done: ask(sentences[done:], first_cell=done))
         named = vote(self.known, self.truth, embed_expression(cells, self.settings.checkpoint)).candidates
         return self._answered(cells, lambda done: rerank(sentences[done:], named[done:], self.model, species=species))
 
@@ -378,8 +378,9 @@ class InstructCellSystem(System):
 class Baseline(System):
     """A classifier of scikit-learn on log expression."""
 
+    @abstractmethod
     def make(self, n_cells: int) -> Any:
-        raise NotImplementedError
+        """The classifier, not fitted yet, for so many training cells."""
 
     def _fit(self, cells: Cells) -> None:
         self.genes = cells.genes
