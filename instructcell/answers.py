@@ -329,6 +329,16 @@ def cluster_text(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
+def embed_text(result: Result) -> str:
+    """Where an encoder's view of the cells is now, and what the encoder saw."""
+    facts = result.facts
+    by = f" through {facts['text_encoder']}" if facts["text_encoder"] else ""
+    return (
+        f"The **{facts['encoder'].replace('_', '-')} encoder**{by} has read {facts['n_cells']:,} cells: "
+        f"{facts['width']:,} numbers per cell are in obsm {quoted(facts['key'])}. It saw {facts['saw']}.\n"
+    )
+
+
 def select_text(result: Result) -> str:
     """Which cells are "these" from now on."""
     facts = result.facts
@@ -745,6 +755,7 @@ TEXTS: dict[str, Callable[[Result], str]] = {
     "describe": describe_text,
     "quality": quality_text,
     "cluster": cluster_text,
+    "embed": embed_text,
     "select": select_text,
     "find_by_text": find_text,
     "find_by_gene": find_text,

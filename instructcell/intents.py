@@ -50,6 +50,7 @@ from instructcell.requests import (
     DOWNLOAD,
     DRUG,
     DRUG_FACTS,
+    EMBED,
     EXPLAIN,
     EXPRESSION,
     FIND,
@@ -529,6 +530,8 @@ def _order(request: Request, *, loaded: bool) -> str | None:
         return OUT_OF_SCOPE
     if loaded and (slots.OF_COLUMN.search(text) or slots.OF_ENCODERS.search(text)):
         return DESCRIBE
+    if slots.EMBEDS.search(text):
+        return EMBED
     if loaded and slots.RESTORES.search(text) and not request.file:
         return SELECT
     if (

@@ -18,11 +18,11 @@ HELP, SMALL_TALK, OUT_OF_SCOPE = "help", "small_talk", "out_of_scope"
 QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION = "quality", "cluster", "explain", "find", "expression"
 COMPARE, REAL, RANK, COMPARE_DRUG = "compare", "compare_real", "rank_drugs", "compare_drug"
 SELECT, MAP, UNDO, RESTART = "select", "map", "undo", "restart"
-COUNT, DRUG_FACTS = "count", "drug_facts"
+COUNT, DRUG_FACTS, EMBED = "count", "drug_facts", "embed"
 INTENTS = (
     ANNOTATE, SUBSET, GENERATE, DRUG, MARKERS, GENE, DESCRIBE, DOWNLOAD, HELP, SMALL_TALK, OUT_OF_SCOPE,
     QUALITY, CLUSTER, EXPLAIN, FIND, EXPRESSION, COMPARE, REAL, RANK, COMPARE_DRUG, SELECT, MAP, UNDO, RESTART,
-    COUNT, DRUG_FACTS,
+    COUNT, DRUG_FACTS, EMBED,
 )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ MEANINGS = {
     requests.RESTART: "start again",
     requests.COUNT: "count cells",
     requests.DRUG_FACTS: "say what I know of drugs",
+    requests.EMBED: "embed the cells",
 }
 # A later "and 10 more" goes on from these; a download or a greeting in between changes nothing.
 CONTINUED = (

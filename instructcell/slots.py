@@ -244,6 +244,12 @@ OF_COLUMN = re.compile(
     r"\bcolumns?\b.*\b(?:contain\w*|say|says|hold\w*|mean\w*|values?)\b|\bwhat\s+is\s+in\s+the\s+.*\bcolumn\b",
     re.IGNORECASE,
 )
+EMBEDS = re.compile(r"^\W*(?:(?:please|now|then|and|can you|could you)\W+)*(?:embed|encode)\b", re.IGNORECASE)
+ENCODER_WORDS = {  # of a request to embed; the first that is named
+    "fusion": re.compile(r"\b(?:fusion|fused|scMPT)\b|\bboth\b", re.IGNORECASE),
+    "gene_text": re.compile(r"\bgene[- ]?(?:texts?|descriptions?|summar(?:y|ies))\b|\bGenePT(?:-w)?\b", re.IGNORECASE),
+    "sentence": re.compile(r"\bsentences?\b|\bCELLama\b", re.IGNORECASE),
+}
 OF_ENCODERS = re.compile(  # "which encoder saw what?", not "what is an encoder?"
     r"\b(?:which|what)\s+(?:\w+\s+)?(?:encoder|encoders|embeddings)\b"
     r"|\b(?:encoder|encoders)\s+(?:saw|see|seen|read|used)\b",

@@ -286,8 +286,7 @@ def embed(
             if earlier is not None:
                 adata.obsm[EMBEDDING] = earlier
         return embedding
-    from instructcell.literature.embed import TextOptions
-    from instructcell.literature.embed import embed_steps as text_steps
+    from instructcell.literature.embed import TextOptions, text_steps
 
     options, view = text or TextOptions(), None
     if encoder == "fusion" and options.expression is None:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_text
 
 from instructcell import intents, mentions, pl, router, slots
 from instructcell.bulk import load_screen
@@ -15,6 +16,7 @@ from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
 from instructcell.labels import LabelSet
+from instructcell.literature import embed
 from instructcell.literature.embed import remember
 from instructcell.pointing import find_selection
 from instructcell.requests import Request
@@ -109,6 +111,29 @@ def test_a_chat_is_asked_which_encoder_saw_what(session, adata):
         assert "X_instructcell: the expression encoder, which saw the counts" in answer
         assert "X_sentence: the sentence encoder through all-MiniLM-L6-v2, which saw the names" in answer
     assert not slots.OF_ENCODERS.search("what is an encoder?")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "encoder"),
+    [
+        ("embed the cells", "X_instructcell", "expression"),
+        ("Please embed my cells as sentences", "X_sentence", "sentence"),
+        ("can you encode the cells by gene descriptions?", "X_gene_text", "gene-text"),
+        ("embed them with the fusion encoder", "X_fusion", "fusion"),
+    ],
+)
+def test_cells_are_embedded_by_every_encoder_and_a_step_back_takes_the_view(
+    text, key, encoder, session, adata, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where vectors of genes are kept
+    monkeypatch.setattr(embed, "load_text_encoder", lambda model: tiny_text.sentence_model(tmp_path / "bert"))
+    answer = said(session.send(text))
+    assert f"The **{encoder} encoder**" in answer and f"`{key}`" in answer
+    view = session.adata.obsm[key]
+    assert view.shape[0] == adata.n_obs and f"{view.shape[1]} numbers per cell" in answer
+    assert f"{key}: the {encoder} encoder" in said(session.send("Which encoder saw what?"))
+    list(session.send("undo"))
+    assert key not in session.adata.obsm
 
 
 def test_a_selection_of_no_cell_is_refused_by_name(session, monkeypatch):

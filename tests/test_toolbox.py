@@ -73,6 +73,7 @@ def test_every_tool_has_a_schema_that_json_can_hold(box):
         ("compare_drug", {"drug": "gefitinib", "by": "condition"}),
         ("markers", {"cell_type": "delta cell"}),
         ("knowledge", {"question": "What does GCG do?"}),
+        ("embed", {}),
         ("help", {}),
     ],
 )

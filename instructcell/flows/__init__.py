@@ -23,6 +23,7 @@ FLOWS: dict[str, Callable[[Conversation, Request], Answer]] = {
     requests.OUT_OF_SCOPE: desk.out_of_scope,
     requests.QUALITY: files.quality,
     requests.CLUSTER: files.cluster,
+    requests.EMBED: files.embed,
     requests.EXPLAIN: types.explain,
     requests.FIND: choosing.find,
     requests.EXPRESSION: genes.expression,

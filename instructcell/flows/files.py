@@ -19,7 +19,20 @@ def describe(talk: Conversation, request: Request) -> Answer:
     if talk.adata is None:
         yield from talk.needs_cells("No data is loaded yet.")
         return
+    if slots.OF_ENCODERS.search(request.text):
+        result = yield from talk.call("describe")
+        yield TextDelta(f"{result.facts['encoders']}\n", result.id)
+        return
     yield from talk.ask("describe")
+
+
+def embed(talk: Conversation, request: Request) -> Answer:
+    """Embed the cells by the encoder that is named, else by the expression."""
+    if talk.adata is None:
+        yield from talk.needs_cells("To embed cells I need some.")
+        return
+    named = (name for name, words in slots.ENCODER_WORDS.items() if words.search(request.text))
+    yield from talk.ask("embed", encoder=next(named, "expression"))
 
 
 def use(talk: Conversation, name: str) -> Answer:

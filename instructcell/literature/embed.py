@@ -22,7 +22,7 @@ from encoders import CellSentenceEncoder, SentenceConfig, weighted_mean
 from instructcell.batches import AS_FOUND, Reading
 from instructcell.errors import ConfigError, InstructCellError
 from instructcell.literature.frames import EMBEDDING_FRAME
-from instructcell.literature.gene_texts import gene_texts, gene_vectors
+from instructcell.literature.gene_texts import gene_texts, gene_vector_steps
 from instructcell.literature.reading import CELLS_AT_ONCE, NamedCells, read_named
 from instructcell.literature.text_encoder import INSTALLED, load_text_encoder
 from instructcell.literature.trained import kind_of, load_fusion, load_reader
@@ -85,7 +85,7 @@ class TextOptions:
         }
 
 
-def embed_steps(
+def text_steps(
     adata: AnnData,
     encoder: str,
     options: TextOptions,
@@ -136,7 +136,7 @@ def _gene_text(cells: NamedCells, options: TextOptions) -> Generator[tuple[int, 
     if options.model is not None:
         reader = load_reader(options.model, cache=options.cache)
         return (yield from _pieces(cells, lambda counts: reader.embed(counts, cells.genes)))
-    known = gene_vectors(
+    known = yield from gene_vector_steps(
         gene_texts(cells.genes, options.gene_table), load_text_encoder(options.text_encoder), cache=options.cache
     )
     matrix = gene_matrix(cells.genes, known)
@@ -223,4 +223,4 @@ def describe_encoders(adata: AnnData) -> str:
     return "\n".join(said) or "No encoder has seen these cells yet; annotate or embed them first."
 
 
-__all__ = ["ENCODERS", "TextOptions", "describe_encoders", "embed_steps", "gene_matrix", "kind_of", "log_normalise"]
+__all__ = ["ENCODERS", "TextOptions", "describe_encoders", "gene_matrix", "kind_of", "log_normalise", "text_steps"]

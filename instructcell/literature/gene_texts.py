@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,6 @@ COLUMNS = {
 SYMBOL = ("symbol", "gene", "gene_symbol", "official_symbol")
 LEAST_GENES = 20  # with a text, of the genes that are asked about
 AT_ONCE = 2048  # genes embedded between two saves
-
-Progress = Callable[[int, int], None]
-
 
 def gene_texts(genes: Sequence[str], table: str | Path | None = None) -> dict[str, str]:
     """A description of each gene that has one: symbol, full name, type, organs, summary.
@@ -113,16 +110,24 @@ def _texts(frame: pd.DataFrame, symbols: Sequence[str | None], parts: Mapping[st
 
 
 def gene_vectors(
-    texts: Mapping[str, str],
-    encoder: SentenceTransformer,
-    *,
-    cache: str | Path | None = None,
-    progress: Progress | None = None,
+    texts: Mapping[str, str], encoder: SentenceTransformer, *, cache: str | Path | None = None
 ) -> dict[str, np.ndarray]:
     """Unit vector [D] float32 of each gene; only texts that this encoder has not read before are embedded.
 
     `cache` is the folder of kept vectors, by default `instructcell` in the user's cache folder.
     """
+    steps = gene_vector_steps(texts, encoder, cache=cache)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def gene_vector_steps(
+    texts: Mapping[str, str], encoder: SentenceTransformer, *, cache: str | Path | None = None
+) -> Generator[tuple[int, int], None, dict[str, np.ndarray]]:
+    """Work of `gene_vectors`, yielding (done, total) of the texts that are embedded."""
     folder = Path(cache) if cache is not None else cache_folder()
     path = folder / f"gene_vectors-{fingerprint(encoder)}.safetensors"
     known = _kept(path)
@@ -136,8 +141,7 @@ def gene_vectors(
         )
         known |= dict(zip(part, np.asarray(found, np.float32), strict=True))
         _keep(path, known)  # an interrupted run goes on from here
-        if progress is not None:
-            progress(min(start + AT_ONCE, len(waiting)), len(waiting))
+        yield min(start + AT_ONCE, len(waiting)), len(waiting)
     return {gene: known[key] for gene, key in keys.items()}
 
 
@@ -166,4 +170,4 @@ def _keep(path: Path, known: Mapping[str, np.ndarray]) -> None:
     os.replace(name, path)
 
 
-__all__ = ["cache_folder", "gene_texts", "gene_vectors", "read_gene_texts"]
+__all__ = ["cache_folder", "gene_texts", "gene_vector_steps", "gene_vectors", "read_gene_texts"]

@@ -101,6 +101,19 @@ class Cluster(OfFile):
     resolution: Annotated[float, Field(gt=0, le=10, description="Higher: more and smaller clusters.")] = 1.0
 
 
+class Embed(OfFile):
+    """Arguments of `embed`."""
+
+    encoder: Annotated[
+        str,
+        Field(
+            pattern="^(expression|sentence|gene_text|fusion)$",
+            description="expression; sentence (names of the genes by rank), gene_text (what is written about the "
+            "genes), or fusion (sentence and expression).",
+        ),
+    ] = "expression"
+
+
 class Explain(OfCells):
     """Arguments of `explain`."""
 

@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 from instructcell import pl, tools
 from instructcell.retrieval.grounding import percent
 from instructcell.retrieval.names import load_name_book
-from instructcell.toolbox.arguments import Cluster, Map, OfFile, Quality, Select, UseFile
+from instructcell.toolbox.arguments import Cluster, Embed, Map, OfFile, Quality, Select, UseFile
 from instructcell.toolbox.cells import OWN_CLUSTERS, chosen, cluster_column, clusters_of
 from instructcell.toolbox.core import Steps, Toolbox, reported, tool
 from instructcell.toolbox.types import about, annotated, coverage_facts, grouped_by
@@ -125,6 +125,33 @@ def cluster(box: Toolbox, asked: Cluster) -> Steps:
     }
     figures = {"clusters": lambda: pl.umap(adata, color=OWN_CLUSTERS)}
     return Result("cluster", facts, tables={"clusters": table}, figures=figures, file=file.name, payload=found)
+
+
+@tool(Embed, "Write an encoder's view of each cell into obsm: of its expression, of texts about its genes, or of both.")
+def embed(box: Toolbox, asked: Embed) -> Steps:
+    """The expression encoder, or one of the literature with what is installed; `tl.embed` takes others."""
+    from instructcell.literature.embed import OBSM, SEEN, TextOptions, name_of, text_steps
+
+    file = box.workspace.require(asked.file)
+    adata, options, view = file.adata, TextOptions(), None
+    of_expression = tools.embed_steps(adata, checkpoint=box.checkpoint, report=file.report)
+    if asked.encoder in ("expression", "fusion"):
+        view = yield from reported(of_expression, "embedding cells")
+        box.workspace.note_written(file.name, tools.EMBEDDING)
+    if asked.encoder != "expression":
+        steps = text_steps(adata, asked.encoder, options, expression_view=view)
+        view = yield from reported(steps, f"reading cells by {asked.encoder.replace('_', ' ')}")
+        box.workspace.note_written(file.name, OBSM[asked.encoder])
+    facts = {
+        "file": file.name,
+        "n_cells": adata.n_obs,
+        "encoder": asked.encoder,
+        "text_encoder": "" if asked.encoder == "expression" else name_of(options.text_encoder),
+        "key": OBSM.get(asked.encoder, tools.EMBEDDING),
+        "width": view.shape[1],
+        "saw": SEEN[asked.encoder],
+    }
+    return Result("embed", facts, file=file.name)
 
 
 @tool(Select, "Keep chosen cells: they are 'these cells' from now on.")
