@@ -50,6 +50,12 @@ def ranked_genes(counts: Tensor, n_genes: int, known: Tensor) -> Tensor:
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
+def _standardised(vectors: Tensor) -> Tensor:
+    """[G, D] with mean 0 and deviation 1 in each dimension; a dimension that does not vary is zero."""
+    centred = vectors - vectors.mean(dim=0)
+    return centred / centred.square().mean(dim=0).sqrt().clamp_min(torch.finfo(vectors.dtype).eps)
+
+
 @dataclass(frozen=True)
 class GeneReaderConfig:
     """Sizes of the trained parts around the language model."""
@@ -69,7 +75,8 @@ class GeneReader(nn.Module):
     Parameters
     ----------
     gene_vectors
-        [G, D], one per gene.
+        [G, D], one per gene; each dimension is brought to mean 0 and deviation 1 over the genes. Texts about genes are
+        much alike, and what tells them apart would be lost beside the rank encoding.
     lm
         A causal language model that takes `inputs_embeds`; it is frozen here. None for the baseline without it.
     instruction
@@ -91,7 +98,7 @@ class GeneReader(nn.Module):
         if config.with_lm and lm is None:
             raise ValueError("a GeneReader with_lm needs a language model")
         self.config = config
-        self.register_buffer("gene_vectors", gene_vectors.float(), persistent=False)
+        self.register_buffer("gene_vectors", _standardised(gene_vectors.float()), persistent=False)
         self.register_buffer("ranks", rank_encoding(config.n_genes, config.n_rank), persistent=False)
         self.register_buffer("instruction", torch.tensor(list(instruction), dtype=torch.long), persistent=False)
         self.lm = lm.requires_grad_(False).eval() if lm is not None and config.with_lm else None
@@ -114,7 +121,10 @@ class GeneReader(nn.Module):
         widths = [config.n_vector + config.n_rank, *[config.n_hidden] * (N_LAYERS - 1), self.n_model]
         layers: list[nn.Module] = []
         for width, wider in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Linear(width, wider), nn.ReLU()]
+            linear = nn.Linear(width, wider)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")  # the usual start passes little on
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers[:-1], nn.LayerNorm(self.n_model, elementwise_affine=False))
 
     def train(self, mode: bool = True) -> GeneReader:

@@ -171,6 +171,19 @@ def test_a_padded_batch_of_genes_gives_what_single_cells_give(with_lm: bool) -> 
     assert not torch.allclose(model(genes[:1]), model(genes[:1].flip(1)), atol=1e-4)  # the order is read
 
 
+def test_what_tells_genes_apart_reaches_the_projector_of_a_reader_however_alike_their_texts_are() -> None:
+    torch.manual_seed(0)
+    alike = 5.0 + 0.01 * torch.randn(40, 6)
+    alike[:, 5] = 1.0  # says nothing
+    config = GeneReaderConfig(n_vector=6, n_classes=3, n_genes=5, n_rank=4, n_hidden=32, with_lm=False)
+    model = GeneReader(config, alike).eval()
+    assert torch.allclose(model.gene_vectors[:, :5].std(dim=0, correction=0), torch.ones(5), atol=1e-3)
+    assert not model.gene_vectors[:, 5].any()
+    projected = model.project(torch.arange(40)[:, None])[:, 0]  # [40, D], each gene at the first rank
+    between = torch.nn.functional.cosine_similarity(projected[:-1], projected[1:]).mean()
+    assert float(between.detach()) < 0.9
+
+
 def test_only_projector_cls_and_classifier_of_a_reader_train() -> None:
     model = reader().train()
     torch.nn.functional.cross_entropy(model(torch.tensor([[0, 1], [2, 3]])), torch.tensor([0, 1])).backward()
