@@ -199,9 +199,10 @@ def _patterns(result: Mapping[str, Any]) -> list[str]:
     if OURS_NAME in costs and "seconds_per_1000" in costs.get(CAUSAL, {}):
         ours, theirs = costs[OURS_NAME], costs[CAUSAL]
         fast, slow = ours["seconds_per_1000"], theirs["seconds_per_1000"]
+        in_cpu = theirs["cpu_seconds_per_1000"] / ours["cpu_seconds_per_1000"]
         lines.append(
             f"- InstructCell names cells {slow / fast:.0f} times as fast as the cell-sentence causal route ({fast:.1f} "
-            f"against {slow:.0f} s per 1,000 cells)"
+            f"against {slow:.0f} s per 1,000 cells by the clock), in CPU seconds {in_cpu:.0f} times"
         )
     return lines or ["Too little was measured to say."]
 
