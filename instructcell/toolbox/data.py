@@ -133,22 +133,23 @@ def embed(box: Toolbox, asked: Embed) -> Steps:
     from instructcell.literature.embed import OBSM, SEEN, TextOptions, name_of, text_steps
 
     file = box.workspace.require(asked.file)
-    adata, options, view = file.adata, TextOptions(), None
-    of_expression = tools.embed_steps(adata, checkpoint=box.checkpoint, report=file.report)
+    adata, options, key = file.adata, TextOptions(), OBSM.get(asked.encoder, tools.EMBEDDING)
+    view: np.ndarray | None = None
     if asked.encoder in ("expression", "fusion"):
-        view = yield from reported(of_expression, "embedding cells")
+        steps = tools.embed_steps(adata, checkpoint=box.checkpoint, report=file.report)
+        view = yield from reported(steps, "embedding cells")
         box.workspace.note_written(file.name, tools.EMBEDDING)
     if asked.encoder != "expression":
-        steps = text_steps(adata, asked.encoder, options, expression_view=view)
-        view = yield from reported(steps, f"reading cells by {asked.encoder.replace('_', ' ')}")
-        box.workspace.note_written(file.name, OBSM[asked.encoder])
+        read = text_steps(adata, asked.encoder, options, expression_view=view)
+        yield from reported(read, f"reading cells by {asked.encoder.replace('_', ' ')}")
+        box.workspace.note_written(file.name, key)
     facts = {
         "file": file.name,
         "n_cells": adata.n_obs,
         "encoder": asked.encoder,
         "text_encoder": "" if asked.encoder == "expression" else name_of(options.text_encoder),
-        "key": OBSM.get(asked.encoder, tools.EMBEDDING),
-        "width": view.shape[1],
+        "key": key,
+        "width": adata.obsm[key].shape[1],
         "saw": SEEN[asked.encoder],
     }
     return Result("embed", facts, file=file.name)
