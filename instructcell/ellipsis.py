@@ -107,7 +107,7 @@ AMOUNT_BEHIND = (
     r"|such\b|words?\b|sentences?\b|lines?\b|steps?\b|minutes?\b|markers?\b|donors?|samples?))(?![\w.,]*\d)"
 )
 PLACED = re.compile(
-    r"\b(?P<before>in|of|for|from|is|are|does|do|would|and|or|vs\.?|versus|against|than|between|to|with|about|call|on|inside"
+    r"\b(?P<before>hits?|kills?|spares?|affects?|in|of|for|from|is|are|does|do|would|and|or|vs\.?|versus|against|than|between|to|with|about|call|on|inside"
     rf"|split|compare|over|into|drop|exclude|remove|keep|select|take)\s+(?P<number>{NUMBER})\b{AMOUNT_BEHIND}",
     re.IGNORECASE,
 )

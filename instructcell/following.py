@@ -205,7 +205,7 @@ def _compare_drug(request: Request, last: Request) -> Request | None:
         return replace(request, intent=COMPARE_DRUG, drugs=request.drugs or last.drugs)
     if request.drugs:
         return replace(request, intent=COMPARE_DRUG, groups=last.groups, column=last.column)
-    if len(request.types) > 1:
+    if len(request.types) > 1 or slots.TWO_CLUSTERS.search(request.text):
         return replace(request, intent=COMPARE_DRUG, drugs=last.drugs)
     if request.cells is not None or request.type_name:
         return replace(request, intent=DRUG, drugs=last.drugs)
@@ -249,7 +249,7 @@ def _compare(request: Request, last: Request) -> Request | None:
     own = request.cells is not None or request.type_name
     if own and _others(request):
         return replace(request, intent=COMPARE)
-    if len(request.types) > 1:
+    if len(request.types) > 1 or slots.TWO_CLUSTERS.search(request.text):
         return replace(request, intent=COMPARE)
     if len(re.findall(r"\bclusters?\s+#?\d+", request.text, re.IGNORECASE)) > 1:
         return replace(request, intent=COMPARE)  # "1 vs 2" names both

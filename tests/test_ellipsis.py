@@ -24,6 +24,7 @@ TYPES = Talk("type", ("0", "1"), ("B cell", "T cell", "monocyte"), made=80)
         ("is 2 any different", "is cluster 2 any different"),
         ("what separates 1 from 3", "what separates cluster 1 from cluster 3"),
         ("compare 1 with 3", "compare cluster 1 with cluster 3"),
+        ("does gefitinib hit 1 harder than 2?", "does gefitinib hit cluster 1 harder than cluster 2?"),
         ("top 3 genes", "top 3 genes"),
         ("only the first 2", "only the first 2"),
         ("plot 3 of them", "plot 3 of them"),
