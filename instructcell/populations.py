@@ -155,7 +155,8 @@ def load_populations(folder: Path, weights: str) -> Populations | None:
         with safe_open(path, framework="numpy") as file:
             config = json.loads(file.metadata()["config"])
             kinds = tuple(Kind(**kind) for kind in config["kinds"])
-            populations = Populations(kinds, *(file.get_tensor(name) for name in ARRAYS), weights=config["weights"])
+            starts, mean, log_std, log_library, log_ratio = (file.get_tensor(name) for name in ARRAYS)
+            populations = Populations(kinds, starts, mean, log_std, log_library, log_ratio, config["weights"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be loaded ({error}); copy the checkpoint again.") from error
     if populations.weights != weights:
