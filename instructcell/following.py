@@ -251,8 +251,6 @@ def _compare(request: Request, last: Request) -> Request | None:
         return replace(request, intent=COMPARE)
     if len(request.types) > 1 or slots.TWO_CLUSTERS.search(request.text):
         return replace(request, intent=COMPARE)
-    if len(re.findall(r"\bclusters?\s+#?\d+", request.text, re.IGNORECASE)) > 1:
-        return replace(request, intent=COMPARE)  # "1 vs 2" names both
     if slots.AGAINST.search(request.text) and last.groups and (_others(request) or request.cells or request.type_name):
         first = last.groups[0]
         if _others(request):

@@ -155,7 +155,7 @@ LACKS = re.compile(
     r"\b(?:do(?:es)?\s+not|don'?t|doesn'?t|not|without|lack\w*|negative|no)\b(?!\s+more)|\w-(?=\s|$)", re.IGNORECASE
 )
 VERSUS = re.compile(r"\b(?:versus|vs|against|compared\s+(?:to|with))\b", re.IGNORECASE)
-TWO_CLUSTERS = re.compile(r"\bcluster\s+\d+\b.*\bcluster\s+\d+\b", re.IGNORECASE)
+TWO_CLUSTERS = re.compile(r"\bclusters?\s+#?\d+\b.*\bclusters?\s+#?\d+\b", re.IGNORECASE)
 AGAINST = re.compile(r"\b(?:from|with|to|than|against|versus|vs)\b", re.IGNORECASE)
 SPLIT_BETWEEN = re.compile(r"\bthan\b|\bbetween\b|\bversus\b|\bvs\b", re.IGNORECASE)
 TOP_GENES = re.compile(
