@@ -1,9 +1,10 @@
 """Scripted conversations over the demo cells: what share of the turns is right?
 
-    python benchmarks/conversations.py [--only NAME] [--quiet]
+    python benchmarks/conversations.py [--only NAME] [--folder FOLDER] [--quiet]
 
 tests/conversations/*.yaml hold the turns and what each answer must contain or do. A turn is right when all of it holds
-and when the answer states nothing that no tool returned. Exit code 1 below the goal.
+and when the answer states nothing that no tool returned. Exit code 1 below the goal. benchmarks/unseen/ holds
+conversations that nothing was tuned to: `--folder benchmarks/unseen --quiet` says how new ones go.
 """
 
 from __future__ import annotations
@@ -125,12 +126,13 @@ def main() -> int:
     """Play all conversations and print the share of right turns."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="conversations whose name holds this")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of other conversations, e.g. benchmarks/unseen")
     parser.add_argument("--quiet", action="store_true", help="only the last line")
     parser.add_argument("--model", default="mini", help="checkpoint")
     asked = parser.parse_args()
     checkpoint = load_checkpoint(asked.model)
     right = total = whole = n = 0
-    for one in conversations():
+    for one in conversations(asked.folder):
         if asked.only not in one.name:
             continue
         wrong = 0
