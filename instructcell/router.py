@@ -95,19 +95,17 @@ class TunedReader:
             return (scores / self.temperature).softmax(dim=-1).numpy()
 
 
-class Router:
-    """Intent recognition.
+class Spelling:
+    """Typing errors are mended by the words of exemplars.
 
     Parameters
     ----------
-    reader
-        Texts -> probabilities of intents.
     exemplars
         Rightly spelled sentences, whose words are known.
     """
 
-    def __init__(self, reader: Reader, exemplars: Sequence[str]) -> None:
-        self.reader, self.texts = reader, list(exemplars)
+    def __init__(self, exemplars: Sequence[str]) -> None:
+        self.texts = list(exemplars)
 
     def spelled(self, text: str) -> str:
         """The text with words that no exemplar has replaced by the one they nearly are: "wich cel" -> "which cell"."""
@@ -134,6 +132,22 @@ class Router:
     def _common(self) -> list[str]:
         """Words that occur more than once: a typing error in an exemplar is none of them."""
         return [word for word, n in self._vocabulary.most_common() if n > 1 and len(word) > 2]
+
+
+class Router(Spelling):
+    """Intent recognition.
+
+    Parameters
+    ----------
+    reader
+        Texts -> probabilities of intents.
+    exemplars
+        Rightly spelled sentences, whose words are known.
+    """
+
+    def __init__(self, reader: Reader, exemplars: Sequence[str]) -> None:
+        super().__init__(exemplars)
+        self.reader = reader
 
     def votes(self, *texts: str, previous: str = "") -> list[tuple[str, float]]:
         """Intents with their probability, the likeliest first; the mean over several wordings of one sentence."""

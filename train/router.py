@@ -84,19 +84,12 @@ class Reader(torch.nn.Module):
 
 def wordings(exemplars: Sequence[Exemplar], labels: LabelSet, drugs: DrugSet) -> list[tuple[str, ...]]:
     """Each sentence as it is written, and with its names taken out as the conversation does."""
-    words = router.Router(_NoReader(), [exemplar.text for exemplar in router.read_exemplars()])
+    words = router.Spelling([exemplar.text for exemplar in router.read_exemplars()])
     found = []
     for exemplar in exemplars:
         request = intents.read(exemplar.text, labels=labels, drugs=drugs, obs=None, files=(), topic=Topic())
         found.append(tuple(dict.fromkeys((exemplar.text, generic(exemplar.text, request, words.spelled)))))
     return found
-
-
-class _NoReader:
-    intents: Sequence[str] = INTENTS
-
-    def chances(self, texts: Sequence[str], previous: str = "") -> np.ndarray:
-        raise NotImplementedError
 
 
 def held_out(exemplar: Exemplar) -> bool:

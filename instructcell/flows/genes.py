@@ -18,10 +18,8 @@ MARKERS_IN_TALK = 5  # of a type that was looked up: "do my cells express them?"
 def knowledge(talk: Conversation, request: Request) -> Answer:
     """What the tables say of genes and types."""
     question = request.text
-    if request.type_name and not answer_knowledge(question).supported:
-        question = f"what marks a {request.type_name}?"
-    elif request.gene and not answer_knowledge(question).supported:
-        question = f"what does {request.gene} do?"
+    if (request.type_name or request.gene) and not answer_knowledge(question).supported:
+        question = f"what marks a {request.type_name}?" if request.type_name else f"what does {request.gene} do?"
     result = yield from talk.call("knowledge", question=question)
     tables = dict(result.tables) if request.intent == requests.MARKERS else {}
     yield from talk.tell(replace(result, tables=tables))

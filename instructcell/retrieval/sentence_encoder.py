@@ -70,8 +70,7 @@ def load_sentence_encoder() -> MiniLM:
     >>> load_sentence_encoder().encode(["what marks a delta cell?"]).shape
     (1, 384)
     """
-    folder = _weights_folder(PACKAGE)
-    _check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+    folder = _checked_folder()
 
     from sentence_transformers import SentenceTransformer
 
@@ -83,8 +82,7 @@ def load_sentence_encoder() -> MiniLM:
 
 def load_encoder_parts() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """A tokenizer and a model of its own of the encoder, for tuning; errors as in `load_sentence_encoder`."""
-    folder = _weights_folder(PACKAGE)
-    _check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+    folder = _checked_folder()
 
     from transformers import AutoModel, AutoTokenizer
 
@@ -92,6 +90,13 @@ def load_encoder_parts() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True)
     return tokenizer, model
+
+
+def _checked_folder() -> Path:
+    """Where the published weights lie."""
+    folder = _weights_folder(PACKAGE)
+    _check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+    return folder
 
 
 def _weights_folder(package: str) -> Path:
