@@ -9,7 +9,6 @@ leaves the ranking, and so the AUROC, as it is. It is written as `drug_offsets` 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -20,13 +19,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from instructcell import tools
-from instructcell.checkpoint import Checkpoint, load_checkpoint
-from instructcell.errors import InstructCellError
+from instructcell.checkpoint import Checkpoint
 from instructcell.generation import score_labels
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, drug_prompt
-from train.datasets import LabelledCells, find_data, load_dataset
-from train.recipe import load_recipe
+from train.datasets import LabelledCells
+from train.refit import refit
 
 MOST_CELLS = 300  # of a drug
 LEAST_CELLS = 8  # of each response
@@ -103,20 +101,15 @@ def write_offsets(folder: Path, offsets: dict[str, float]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit and write; 0 done, 2 the data or the checkpoint cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m train.drug_offsets", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="mini", help="checkpoint: a shipped one or a folder (default: %(default)s)")
-    parser.add_argument("--recipe", default="mini", help="the recipe it was trained with (default: %(default)s)")
-    parser.add_argument("--data", type=Path, help="folder with the training files")
-    options = parser.parse_args(arguments)
-    try:
-        checkpoint, recipe, data = load_checkpoint(options.model), load_recipe(options.recipe), find_data(options.data)
-        genes = checkpoint.processor.genes
-        datasets = [load_dataset(entry, data, genes, recipe.seed) for entry in recipe.data if entry.drug]
-        write_offsets(checkpoint.path, fit_offsets(checkpoint, datasets, seed=recipe.seed))
-    except InstructCellError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return refit(
+        "train.drug_offsets",
+        __doc__,
+        lambda entry: bool(entry.drug),
+        lambda checkpoint, recipe, datasets: write_offsets(
+            checkpoint.path, fit_offsets(checkpoint, datasets, seed=recipe.seed)
+        ),
+        arguments,
+    )
 
 
 if __name__ == "__main__":

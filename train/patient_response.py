@@ -9,7 +9,6 @@ end, and `--recalibrate` again. What it was chosen from stands in docs/trials.md
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,13 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from instructcell.checkpoint import load_checkpoint
-from instructcell.errors import InstructCellError
 from instructcell.patient_response import KEY, PatientResponse, memory_scores
 from instructcell.prompts import DRUG_ANSWERS
 from train import metrics
-from train.datasets import LabelledCells, find_data, load_dataset
-from train.recipe import load_recipe
+from train.datasets import LabelledCells
+from train.refit import refit
 
 LEAST_PATIENTS = 3  # of each response
 
@@ -92,20 +89,15 @@ def write_patients(folder: Path, fitted: PatientResponse | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit and write; 0 done, 2 the data or the checkpoint cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m train.patient_response", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="mini", help="checkpoint: a shipped one or a folder (default: %(default)s)")
-    parser.add_argument("--recipe", default="mini", help="the recipe it was trained with (default: %(default)s)")
-    parser.add_argument("--data", type=Path, help="folder with the training files")
-    options = parser.parse_args(arguments)
-    try:
-        checkpoint, recipe, data = load_checkpoint(options.model), load_recipe(options.recipe), find_data(options.data)
-        genes = checkpoint.processor.genes
-        datasets = [load_dataset(entry, data, genes, recipe.seed) for entry in recipe.data if entry.drug]
-        write_patients(checkpoint.path, fit_patients(datasets, genes))
-    except InstructCellError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return refit(
+        "train.patient_response",
+        __doc__,
+        lambda entry: bool(entry.drug),
+        lambda checkpoint, recipe, datasets: write_patients(
+            checkpoint.path, fit_patients(datasets, checkpoint.processor.genes)
+        ),
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ again. What it was chosen from stands in docs/trials.md.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +17,14 @@ import torch
 from scipy import sparse
 
 from encoders import CellDecoder
-from instructcell.checkpoint import Checkpoint, load_checkpoint
-from instructcell.errors import InstructCellError
+from instructcell.checkpoint import Checkpoint
 from instructcell.generation import request_state
 from instructcell.populations import Kind, Populations, save_populations
 from instructcell.processor import Prompt
 from instructcell.prompts import generation_prompt
 from train.collator import generation_strata
-from train.datasets import LabelledCells, find_data, load_dataset
-from train.recipe import load_recipe
+from train.datasets import LabelledCells
+from train.refit import refit
 
 MOST_CELLS = 200  # of a kind that are kept; its mean is of all of them
 PRIOR_COUNTS = 1e5  # counts of a kind from which on its own mean weighs more than the decoder's
@@ -94,20 +92,15 @@ def write_populations(folder: Path, checkpoint: Checkpoint, datasets: Sequence[L
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit and write; 0 done, 2 the data or the checkpoint cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m train.populations", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="mini", help="checkpoint: a shipped one or a folder (default: %(default)s)")
-    parser.add_argument("--recipe", default="mini", help="the recipe it was trained with (default: %(default)s)")
-    parser.add_argument("--data", type=Path, help="folder with the training files")
-    options = parser.parse_args(arguments)
-    try:
-        checkpoint, recipe, data = load_checkpoint(options.model), load_recipe(options.recipe), find_data(options.data)
-        genes = checkpoint.processor.genes
-        datasets = [load_dataset(entry, data, genes, recipe.seed) for entry in recipe.data if entry.generation > 0]
-        print(write_populations(checkpoint.path, checkpoint, datasets, seed=recipe.seed))
-    except InstructCellError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return refit(
+        "train.populations",
+        __doc__,
+        lambda entry: entry.generation > 0,
+        lambda checkpoint, recipe, datasets: print(
+            write_populations(checkpoint.path, checkpoint, datasets, seed=recipe.seed)
+        ),
+        arguments,
+    )
 
 
 if __name__ == "__main__":
