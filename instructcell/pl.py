@@ -104,14 +104,17 @@ def map_positions(adata: AnnData, *, seed: int = 0) -> np.ndarray:
     return np.asarray(adata.obsm[MAP])
 
 
-def composition(adata: AnnData, *, color: str = CELL_TYPE) -> go.Figure:
-    """Bars: how many cells of each type, the largest first.
+def composition(adata: AnnData, *, color: str = CELL_TYPE, by: str | None = None) -> go.Figure:
+    """Bars: how many cells of each type, the largest first; with `by` their shares in each group of that column.
 
     Examples
     --------
     >>> ic.pl.composition(adata).show()
+    >>> ic.pl.composition(adata, by="condition").show()
     """
     values = _need(adata.obs, color, "obs", "run ic.tl.annotate(adata) first").astype(str)
+    if by is not None:
+        return _shares(values, _need(adata.obs, by, "obs", "name a column of adata.obs").astype(str), _title(by))
     counts = values.value_counts()
     palette = colours(values)
     shares = counts / len(values)
@@ -128,6 +131,31 @@ def composition(adata: AnnData, *, color: str = CELL_TYPE) -> go.Figure:
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="cells")
     return _plain(figure, _title(color), height=max(240, 60 + 26 * len(counts)))
+
+
+def _shares(values: pd.Series, groups: pd.Series, title: str) -> go.Figure:
+    """Stacked bars: of which types [N] the cells of each group [N] are, as shares."""
+    counts = pd.crosstab(groups, values)
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    palette = colours(values)
+    figure = go.Figure(
+        [
+            go.Bar(
+                name=value,
+                x=shares[value].to_numpy(),
+                y=shares.index,
+                orientation="h",
+                marker_color=colour,
+                customdata=counts[value].to_numpy(),
+                hovertemplate=f"{value} in %{{y}}: %{{x:.1%}} (%{{customdata}} cells)<extra></extra>",
+            )
+            for value, colour in palette.items()
+        ]
+    )
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
+    figure.update_yaxes(autorange="reversed", automargin=True, type="category")
+    figure.update_xaxes(title="share of the cells", tickformat=".0%")
+    return _plain(figure, title, height=max(260, 110 + 30 * len(shares)))
 
 
 def confidence(adata: AnnData, *, by: str = CELL_TYPE, column: str = CONFIDENCE) -> go.Figure:

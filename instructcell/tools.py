@@ -31,10 +31,11 @@ from instructcell.doctor import DatasetReport, inspect
 from instructcell.drugs import Drug, DrugSet
 from instructcell.errors import ConfigError, DrugError, InstructCellError, LabelError
 from instructcell.generation import generate_cells
-from instructcell.labels import Label, LabelSet
+from instructcell.labels import Label, LabelSet, load_ontology
 from instructcell.processor import Prompt
 from instructcell.prompts import generation_prompt
 from instructcell.retrieval import MarkerEvidence, marker_evidence, markers
+from instructcell.retrieval.names import load_name_book
 from instructcell.tasks import (
     BROADER_CONFIDENCE,
     BROADER_TYPE,
@@ -409,9 +410,7 @@ def bulk_drug_response_steps(
     find_screened(screen, drug, smiles=smiles, target=target)  # refused before the file is looked at
     loaded = open_checkpoint(checkpoint)
     report = _report(adata, loaded, report, reading)
-    task = BulkResponse(
-        loaded, report, drug=drug, smiles=smiles, target=target, screen=screen, force=reading.force
-    )
+    task = BulkResponse(loaded, report, drug=drug, smiles=smiles, target=target, screen=screen, force=reading.force)
     return (yield from work(task, adata, reading, rows))
 
 
@@ -538,9 +537,7 @@ def work(
     return result
 
 
-def scored(
-    task: Task[Result], adata: AnnData, reading: Reading, rows: np.ndarray
-) -> Iterator[tuple[int, Arrays]]:
+def scored(task: Task[Result], adata: AnnData, reading: Reading, rows: np.ndarray) -> Iterator[tuple[int, Arrays]]:
     """Yield (cells done, what the task found of the piece) over the chosen rows."""
     done, n_threads = 0, min(torch.get_num_threads(), MOST_THREADS)
     pieces = aligned_pieces(adata, task.genes, task.report, rows, at_once=task.cells_at_once, reading=reading)
@@ -741,9 +738,14 @@ def open_checkpoint(checkpoint: str | Path | Checkpoint = "mini") -> Checkpoint:
 
 
 def find_generable(labels: LabelSet, cell_type: str) -> Label:
-    """The label that `cell_type` names, if cells of it can be generated; a LabelError that names close ones if not."""
+    """The label that `cell_type` names, if cells of it can be generated; a LabelError that names close ones if not.
+
+    A broader type than the checkpoint has ("monocyte") stands for the kind of it with the most training cells.
+    """
     able = [label.name for label in labels if label.can_generate]
     label = labels.find(cell_type)
+    if label is None and (kinds := _kinds_of(labels, cell_type)):
+        return max(kinds, key=lambda kind: kind.n_training_cells)
     if label is None:
         close = [name for name in labels.close_to(cell_type, 5) if name in able] or able[:5]
         raise LabelError(
@@ -755,6 +757,12 @@ def find_generable(labels: LabelSet, cell_type: str) -> Label:
             f"It can generate: {', '.join(able)}"
         )
     return label
+
+
+def _kinds_of(labels: LabelSet, cell_type: str) -> list[Label]:
+    """The labels below a type of the ontology of which cells can be generated."""
+    id = load_name_book().cell_type(cell_type)
+    return [] if id is None else [one for one in labels if one.can_generate and load_ontology().is_a(one.id, id)]
 
 
 def drugs_of(loaded: Checkpoint) -> DrugSet:

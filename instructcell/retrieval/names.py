@@ -36,6 +36,7 @@ LAB_NAMES: dict[str, str] = {
     "nk": "CL:0000623",
     "ilc": "CL:0001065",
     "dc": "CL:0000451",
+    "dcs": "CL:0000451",
     "pdc": "CL:0000784",
     "cdc": "CL:0000990",
     "cdc1": "CL:0002394",
@@ -89,6 +90,7 @@ LAB_NAMES: dict[str, str] = {
 
 # Short names that mean two types about equally often: which is meant is asked back.
 AMBIGUOUS_NAMES: dict[str, tuple[str, str]] = {
+    "endo": ("endothelial cell", "endocrine cell"),
     "endos": ("endothelial cell", "endocrine cell"),
     "epis": ("epithelial cell", "epidermal cell"),
     "mesos": ("mesothelial cell", "mesenchymal cell"),
@@ -129,11 +131,14 @@ TISSUE_WORDS = frozenset(
 )
 
 SPELT_CL_ID = re.compile(r"\bCL[:_]\d{7}\b", re.IGNORECASE)
+PARTED = re.compile(r"\([^)]*$|^[^(]*\)|[;:!?]\s|\.\s")  # no name goes on from one bracket or sentence into the next
 WORD = re.compile(r"[^\W_]+")
 SYMBOL = re.compile(r"[^\W_](?:[\w.\-@]*\w)?")
 AND_WORDS = frozenset({"and", "or", "vs", "v", "versus", "from"})
 LONGEST_NAME = 12  # words
-TOO_BROAD = frozenset({"CL:0000000", "CL:0000003", "CL:0000255"})  # "cell": every cell is one
+TOO_BROAD = frozenset(
+    {"CL:0000000", "CL:0000003", "CL:0000255", "CL:2000001"}
+)  # "cell", "PBMC": every cell of a file is one
 Key = tuple[str, ...]
 
 
@@ -308,8 +313,8 @@ def _longest(text: str, spans: list[tuple[str, int, int]], names: Mapping[Key, s
     while at < len(spans):
         for length in range(min(LONGEST_NAME, len(spans) - at), 0, -1):
             meant = names.get(tuple(word for word, _, _ in spans[at : at + length]))
-            if meant:
-                start, end = spans[at][1], spans[at + length - 1][2]
+            start, end = spans[at][1], spans[at + length - 1][2]
+            if meant and not PARTED.search(text[start:end]):
                 found.append(Mention(meant, text[start:end], start, end))
                 at += length - 1
                 break

@@ -129,11 +129,19 @@ def _by_answers(box: Toolbox, file: DataFile, cells: Cells) -> Conditions:
             found.append((types.isin([name for names in each for name in names]).to_numpy(), f"cells called {called}"))
         if cells.confidence_below is not None:
             usual = cells.confidence_below == UNSURE
-            name = "the unsure cells" if usual else f"cells with a confidence below {cells.confidence_below:g}"
+            name = (
+                f"the unsure cells (confidence below {UNSURE:g})"
+                if usual
+                else f"cells with a confidence below {cells.confidence_below:g}"
+            )
             found.append((sure < cells.confidence_below, name))
         if cells.confidence_above is not None:
             usual = cells.confidence_above == UNSURE
-            name = "the sure cells" if usual else f"cells with a confidence of at least {cells.confidence_above:g}"
+            name = (
+                f"the sure cells (confidence of at least {UNSURE:g})"
+                if usual
+                else f"cells with a confidence of at least {cells.confidence_above:g}"
+            )
             found.append((sure >= cells.confidence_above, name))
     if cells.response:
         if tools.DRUG_RESPONSE not in box.workspace.written(file.name):

@@ -49,7 +49,14 @@ def generate(box: Toolbox, asked: Generate) -> Steps:
     box.workspace.count_generation()
     yield Progress(asked.n, asked.n, "generating cells")
     called = _read_back(box, pseudo)
-    facts = {**_facts(pseudo), "like": whose, "n_read_back": min(pseudo.n_obs, READ_BACK), "share_read_back": None}
+    broader = "" if box.checkpoint.labels.find(cell_type) is not None else cell_type
+    facts = {
+        **_facts(pseudo),
+        "kind_of": broader,
+        "like": whose,
+        "n_read_back": min(pseudo.n_obs, READ_BACK),
+        "share_read_back": None,
+    }
     if called is not None:
         facts["share_read_back"] = float(called.isin(with_subtypes(box.checkpoint, label.name)).mean())
     return Result("generate", facts=facts, tables={"pseudo-cells": _table(pseudo, called)}, cells=pseudo)

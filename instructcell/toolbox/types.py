@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from plotly.graph_objects import Figure
 
 from instructcell import pl, tools
@@ -25,6 +26,7 @@ from instructcell.workspace import DataFile, Result, Selection
 
 FIRST_LOOK, READ_TOGETHER = 32, 16  # cells sampled for the opening sentence, and of them read in one prompt
 EVIDENCE_TYPES, EVIDENCE_GENES = 4, 4  # cell types whose markers are cited, and how many of each
+LEAST_LABELLED = 0.8  # of the cells in groups called after a cell type, for these groups to be labels
 GROUP_TYPES = 4  # cell types that are told of each group
 SHOWN_BROADER = 3  # broader types, of cells that are sure of no narrower one
 
@@ -81,6 +83,7 @@ def count_cells(box: Toolbox, asked: Count) -> Steps:
         "mean_confidence": table.loc[hits, "confidence"].mean() if n else None,
         "parts": {str(name): int(count) for name, count in found.items()},
     }
+    facts["shares"] = {name: count / len(table) for name, count in facts["parts"].items()}
     facts["share_of_all"] = facts["n_cells"] / file.adata.n_obs
     tables, sizes = {}, found
     if asked.by:
@@ -88,6 +91,7 @@ def count_cells(box: Toolbox, asked: Count) -> Steps:
         counted = _counted_by(table["cell_type"], hits, groups)
         facts |= {"by": asked.by, "groups": counted}
         tables["counts by group"] = counted
+        facts["agreement"] = None if names else _agreement(box, table["cell_type"], groups)
         sizes = groups[hits.to_numpy()].value_counts()
     if asked.place is not None:
         facts |= _at_place(sizes, asked.place, n)
@@ -95,7 +99,17 @@ def count_cells(box: Toolbox, asked: Count) -> Steps:
     if evidence is not None and evidence.supported:
         tables["markers"] = tools.evidence_frame([evidence], EVIDENCE_GENES)
     notes = () if evidence is None else (f"{evidence.cell_type}: {evidence.sentence(EVIDENCE_GENES)}",)
-    return Result("count_cells", facts, tables=tables, notes=notes, file=file.name, selection=selection)
+    figures = {} if names and not asked.by else {"composition": _composition(file, selection.rows, asked.by)}
+    return Result(
+        "count_cells", facts, tables=tables, figures=figures, notes=notes, file=file.name, selection=selection
+    )
+
+
+def _composition(file: DataFile, rows: np.ndarray, by: str) -> Callable[[], Figure]:
+    """The types of chosen cells as bars, in each group where groups are asked for."""
+    columns = [tools.CELL_TYPE, by] if by and by != tools.CELL_TYPE else [tools.CELL_TYPE]
+    shown = AnnData(obs=file.adata.obs[columns].iloc[rows])
+    return lambda: pl.composition(shown, by=columns[1] if len(columns) > 1 else None)
 
 
 def _at_place(sizes: pd.Series, place: int, n: int) -> dict[str, Any]:
@@ -130,6 +144,28 @@ def grouped_by(box: Toolbox, file: DataFile, column: str) -> Generator[Progress,
         known = ", ".join(map(str, file.adata.obs.columns))
         raise InstructCellError(f"found no column '{column}' in obs; there are: {known}")
     return file.adata.obs[column].astype(str)
+
+
+def _agreement(box: Toolbox, types: pd.Series, groups: pd.Series) -> dict[str, Any] | None:
+    """How many cells [N] are of the type that their group is called after, or of one above or below it.
+
+    None where most groups are not called after types of the Cell Ontology: they are no labels.
+    """
+    ontology = load_ontology()
+    own = {name: _type_meant(name) for name in groups.unique()}
+    found = {name: label.id for name in types.unique() if (label := box.checkpoint.labels.find(name)) is not None}
+    pairs = [(theirs, found.get(kind)) for group, kind in zip(groups, types, strict=True) if (theirs := own[group])]
+    if len(pairs) < LEAST_LABELLED * len(groups):
+        return None
+    alike = sum(bool(ours and (ontology.is_a(ours, theirs) or ontology.is_a(theirs, ours))) for theirs, ours in pairs)
+    return {"n": alike, "of": len(pairs), "share": alike / len(pairs)}
+
+
+def _type_meant(name: str) -> str | None:
+    """The type that a label of a file stands for: "T cell:CD4" or "beta", by the longest name in it."""
+    book = load_name_book()
+    mentions = [*book.cell_types(name), *book.cell_types(f"{name} cell")]
+    return max(mentions, key=lambda mention: len(mention.written)).id if mentions else None
 
 
 def _counted_by(types: pd.Series, hits: pd.Series, groups: pd.Series) -> pd.DataFrame:
