@@ -25,6 +25,7 @@ from instructcell.events import CellsGenerated, Event, Failed, FigureReady, File
 from instructcell.grounded import Returned, unsupported
 from instructcell.resources import demo_path
 from instructcell.session import Session, Turn
+from instructcell.workspace import Result
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "conversations"
 GOAL = 0.95
@@ -85,7 +86,7 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
     """What an answer lacks or has too much."""
     failed = " ".join(f"{event.message} {event.remedy}" for event in events if isinstance(event, Failed))
     answer = f"{told.answer} {failed}"
-    low, found = answer.lower(), []
+    low, found = answer.replace("\\", "").lower(), []  # as it is read: an underscore is escaped in Markdown
     found += [f"lacks {words!r}" for words in _listed(turn.get("has")) if not _has(low, words)]
     found += [f"has {words!r}" for words in _listed(turn.get("lacks")) if words.lower() in low]
     tools = [result.tool for result in told.results]
@@ -94,7 +95,7 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
         found.append(f"failed: {failed}" if failed else "did not fail")
     main = [result for result in told.results if result.tool in _listed(turn.get("tool"))] or told.results
     if "cells" in turn:
-        called = [str(result.facts.get("cells", "")) for result in main]
+        called = [_cells_of(result) for result in main]
         right = any(str(turn["cells"]).lower() in name.lower() for name in called)
         found += [] if right else [f"the cells are {called}, not {turn['cells']!r}"]
     if "made" in turn:
@@ -112,6 +113,16 @@ def problems(turn: dict[str, Any], told: Turn, events: list[Event]) -> list[str]
         claims = unsupported(told.answer, Returned.by(told.results, told.question))
         found += [f"states {claim!r}, which no tool returned" for claim in claims]
     return found
+
+
+def _cells_of(result: Result) -> str:
+    """What the cells of a result are called, with the type that was counted and the groups that were compared."""
+    named = [result.facts.get("cells", "")]
+    if result.tool == "count_cells":
+        named.append(result.facts.get("cell_type", ""))
+    if result.tool == "compare":
+        named += [group["name"] for group in result.facts.get("groups", [])]
+    return " / ".join(map(str, filter(None, named)))
 
 
 def _has(low: str, words: str) -> bool:

@@ -15,6 +15,7 @@ from instructcell.workspace import Result
 
 SHOWN_TYPES = 8  # cell types named in the text; the table has all
 SHOWN_GENES = 6
+LONGEST_QUOTE = 60  # characters of a user's own words
 NO_DECISION = "It is a graded prediction from expression, for research; it is not a treatment decision."
 PLACES = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 Facts = Mapping[str, Any]
@@ -154,7 +155,8 @@ def count_text(result: Result) -> str:
     if not asked:
         of_all = f" of {facts['n_all']:,}" if facts["n_all"] != total else ""
         share = f" ({percent(facts['share_of_all'])})" if of_all else ""
-        named = _counted(list(facts["parts"].items())[:SHOWN_TYPES])
+        shown = list(facts["parts"].items())[:SHOWN_TYPES]
+        named = ", ".join(f"{name} {count:,} ({percent(facts['shares'][name])})" for name, count in shown)
         more = " and others in the table" if len(facts["parts"]) > SHOWN_TYPES else ""
         cells = "cell" if total == 1 else "cells"
         text = f"**{whose}**: {total:,}{of_all} {cells}{share}. They were called {named}{more}.\n"
@@ -170,6 +172,13 @@ def count_text(result: Result) -> str:
     if facts.get("by"):
         text += f"\nBy {quoted(_column_name(facts['by']))}:\n\n" + "".join(
             _group_line(row, asked, facts["by"]) for row in facts["groups"]
+        )
+    if facts.get("agreement"):
+        alike = facts["agreement"]
+        column = quoted(_column_name(facts["by"]))
+        text += (
+            f"\nMy types agree with {column} in {alike['n']:,} of {many(alike['of'], 'cell')} "
+            f"({percent(alike['share'])}): the same type, or one a kind of the other.\n"
         )
     return text + "".join(f"\n- {note}\n" for note in result.notes)
 
@@ -404,7 +413,9 @@ def _group_name(column: str, value: str) -> str:
 
 
 def _column_name(column: str) -> str:
-    return column.removeprefix("instructcell_").replace("_", " ")
+    """A column as it may be spoken of: ours without their prefix, the file's own as they are written."""
+    ours = column.removeprefix("instructcell_")
+    return ours.replace("_", " ") if ours != column else column
 
 
 # ---- genes
@@ -430,6 +441,9 @@ def expression_text(result: Result) -> str:
                 f"({percent(group['share_of_cells'])}), mean {group['mean']:.2f}"
                 for group in groups
             ]
+            if not groups:
+                names = list(dict.fromkeys(str(group["group"]) for group in facts["groups"]))[:SHOWN_TYPES]
+                lines.append(f"- in none of them: {', '.join(_group_name(facts['by'], name) for name in names)}")
     if facts["not_measured"]:
         lines.append(f"Not measured in this file: {', '.join(facts['not_measured'])}; nothing can be said of them.")
     for name, near in facts["unknown"].items():
@@ -541,11 +555,14 @@ def generated_text(result: Result) -> str:
     else:
         share = percent(facts["share_read_back"])
         back = f"Read back, {share} of {facts['n_read_back']} are called {facts['cell_type']}. Seed {facts['seed']}."
+    kind = ""
+    if facts["kind_of"]:
+        kind = f"*{titled(facts['kind_of'])}* is broader than what I can make: these are its kind that I know best. "
     return (
         f"Generated **{facts['n']:,} pseudo-cell{'s' if facts['n'] != 1 else ''}: {facts['cell_type']}**"
         f"{f' ({sample})' if sample else ''}{like}, integer counts over {many(facts['n_genes'], 'gene')}, "
         f"median library size {facts['median_library_size']:,}, median {many(facts['median_genes'], 'gene')} per cell. "
-        f"{back}\n\n"
+        f"{back}\n\n{kind}"
         "They are drawn from the model, not measured: use them for tests, simulation and augmentation, "
         "and do not mix them with real cells unmarked (`obs['pseudo']` marks them).\n"
     )
@@ -744,7 +761,9 @@ def titled(name: str) -> str:
 def quoted(text: object) -> str:
     """A name from a user's file as it may stand in an answer: one short line of code."""
     line = re.sub(r"\s+", " ", str(text)).replace("`", "'").strip()
-    return f"`{line[:60]}{'…' if len(line) > 60 else ''}`"
+    if len(line) > LONGEST_QUOTE:  # cut between words: half a word may be a gene's name
+        line = f"{line[: LONGEST_QUOTE + 1].rpartition(' ')[0] or line[:LONGEST_QUOTE]}…"
+    return f"`{line}`"
 
 
 TEXTS: dict[str, Callable[[Result], str]] = {

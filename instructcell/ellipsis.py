@@ -26,12 +26,15 @@ class Talk:
         The groups there are, the largest first; empty where none were made.
     made
         Number of the pseudo-cells that were asked for last, if that was the last request.
+    analysed
+        Whether the last request was an analysis that can be done of fewer cells.
     """
 
     kind: str = ""
     clusters: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     made: int | None = None
+    analysed: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def filled(text: str, talk: Talk) -> Filled:
     'ok, and cluster 3'
     """
     text = with_cells(text)
+    text = SCOPED.sub("only in", text) if talk.analysed else text
     text = with_clusters(text, talk)
     text = with_largest(text, talk)
     return with_amount(text, talk)
@@ -62,12 +66,29 @@ ONES = re.compile(r"\b((?:[\w+-]+\s+){0,2}[\w+-]+)\s+(?:ones|guys|calls|lot|crow
 PLURAL_NAMES = re.compile(r"\b(alpha|beta|delta|gamma|epsilon|acinar|ductal|stellate|endothelial)s\b", re.IGNORECASE)
 
 
+CALLED = re.compile(
+    r"\b(?:cells?|ones)\s+(?:that\s+|which\s+)?(?:(?:you|we|they|i)\s+)?(?:call(?:ed)?|label(?:led|ed)?|named?)\s+(?:as\s+)?([\w+-]+)\b(?!\s+cells?)",
+    re.IGNORECASE,
+)
+SAID_ALONE = re.compile(r"^(\W*(?:(?:o+h+|a+h+|ok|so|and|right|the)\W+)*)([\w+-]+)([.!?]+\s)", re.IGNORECASE)
+SCOPED = re.compile(r"\b(?:restrict|limit|narrow|confine|reduce)\s+(?:that|this|it)(?:\s+down)?\s+to\b", re.IGNORECASE)
+# What says which cells without the word: "acinar and endothelial", "aren't your ductal cells just acinar?".
+ADJECTIVE = re.compile(
+    r"(?<![\w-])(?<!column )(?<!gene )(?<!interferon )(?<!ifn )(?<!tgf )(?<!tnf )((?:(?:activated|quiescent)\s+)?"
+    r"(?:alpha|beta|delta|gamma|epsilon|acinar|ductal|stellate|endothelial|dendritic|epithelial))(?![\w-])(?!\s*=)"
+    r"(?=\W*$|\s*[,.?!;:)]|\s+(?:and|or|vs\.?|versus|than|but|because|instead|again|too|now|please|only|not|in|on|by|for"
+    r"|from|with|to|is|are|was|have|has|do|does|did|express\w*|still|then|apart|against|compared|between|across|per|among|specifically|respond\w*|makes?|be)\b)",
+    re.IGNORECASE,
+)
 OVER = re.compile(r"\b(?P<a>[\w+-]+)(?:\s+cells?)?\s+over\s+(?P<b>[\w+-]+)(?:\s+cells?)?\b", re.IGNORECASE)
 
 
 def with_cells(text: str) -> str:
     """ "The acinar ones", "the alphas" -> "the acinar cells", "the alpha cells", where such a type is known."""
     text = PLURAL_NAMES.sub(r"\1 cells", text)
+    text = CALLED.sub(lambda match: f"{match[1]} cells" if _names_a_type(match[1]) else match[0], text)
+    text = ADJECTIVE.sub(lambda match: f"{match[1]} cells", text)
+    text = SAID_ALONE.sub(lambda m: f"{m[1]}{m[2]} cells{m[3]}" if _names_a_type(m[2]) else m[0], text)
     text = OVER.sub(lambda match: _versus(match) or match[0], text)
     return ONES.sub(lambda match: f"{match[1]} cells" if _names_a_type(match[1]) else match[0], text)
 
@@ -98,7 +119,12 @@ ALONE = re.compile(
     re.IGNORECASE,
 )
 NUMBERED = re.compile(
-    rf"\b(?:number|no\.|nr\.?)\s*\#?({NUMBER})\b(?!\s*(?:cells?|genes?|%))|(?<!\w)\#({NUMBER})\b", re.I
+    rf"\b(?:number|group(?:\s+number)?|no\.|nr\.?)\s*\#?({NUMBER})\b(?!\s*(?:cells?|genes?|%))|(?<!\w)\#({NUMBER})\b",
+    re.I,
+)
+FIRST_NUMBER = re.compile(
+    rf"^(\W*(?:(?:and|so|but|ok|now|top\s+genes|genes|markers)\W+)*)({NUMBER})(?=\s+(?:is|are|was|has|have|does|do|looks?|vs|versus|against)\b)",
+    re.I,
 )
 # A number that is an amount, a limit or a place, and not a name.
 AMOUNT_BEHIND = (
@@ -108,7 +134,7 @@ AMOUNT_BEHIND = (
 )
 PLACED = re.compile(
     r"\b(?P<before>hits?|kills?|spares?|affects?|in|of|for|from|is|are|does|do|would|and|or|vs\.?|versus|against|than|between|to|with|about|call|on|inside"
-    rf"|split|compare|over|into|drop|exclude|remove|keep|select|take)\s+(?P<number>{NUMBER})\b{AMOUNT_BEHIND}",
+    rf"|split|compare|over|into|drop|exclude|remove|keep|select|take|label|annotate|identify|swap|replace|exchange|DE|DEGs?)\s+(?P<number>{NUMBER})\b{AMOUNT_BEHIND}",
     re.IGNORECASE,
 )
 PAIR = re.compile(
@@ -124,14 +150,21 @@ NO_NAME_BEFORE = re.compile(
 
 def with_clusters(text: str, talk: Talk) -> str:
     """A bare number after talk of clusters as a cluster; a number alone also when there is no such cluster."""
-    if talk.kind != CLUSTER or not talk.clusters or re.search(r"\bresolution\b|\bseed\b", text, re.IGNORECASE):
+    if not talk.clusters or re.search(r"\bresolution\b|\bseed\b", text, re.IGNORECASE):
         return text
-    if match := ALONE.match(text):
+    match = ALONE.match(text)
+    asks = match is not None and text.rstrip().endswith("?") and talk.made is None
+    if talk.kind != CLUSTER and not (asks and match and match["numbers"] in talk.clusters):
+        return text
+    if match:
         named = re.sub(NUMBER, r"cluster \g<0>", match["numbers"])
         before = re.sub(
             r"(?:\b(?:number|no\.?|nr\.?|cluster|group)|\#)\W*$", "", text[: match.start("numbers")], flags=re.I
         )
         return f"{before}{named}{text[match.end('numbers') :]}"
+    text = FIRST_NUMBER.sub(
+        lambda match: f"{match[1]}cluster {match[2]}" if match[2] in talk.clusters else match[0], text
+    )
     text = NUMBERED.sub(lambda match: f"cluster {match[1] or match[2]}", text)
     known = set(talk.clusters)
 
@@ -153,9 +186,8 @@ def with_clusters(text: str, talk: Talk) -> str:
 
 # ---- "the largest one"
 
-MOST = (
-    r"biggest|largest|most\s+(?:abundant|common|frequent|numerous|prevalent|populous)|commonest|main|dominant|top|major"
-)
+MOST = r"biggest|largest|most\s+(?:big|large|abundant|common|frequent|numerous|prevalent|populous)|commonest"
+r"|main|dominant|top|major"
 LEAST = r"smallest|tiniest|rarest|least\s+(?:abundant|common|frequent|numerous)|scarcest"
 PLACES = {"second": 2, "2nd": 2, "third": 3, "3rd": 3, "fourth": 4, "4th": 4, "next": 2}
 SUPERLATIVE = (

@@ -246,9 +246,18 @@ def _unknown_drug(match: re.Match[str] | None) -> DrugMention | None:
     return DrugMention(match[match.lastindex or 0], *match.span(match.lastindex or 0))
 
 
+DRUG_NAMED = re.compile(  # "would the drug floxamorbin kill them", but not "drug response"
+    r"\b(?:drug|compound|medicine|inhibitor)\s+(?:called\s+|named\s+)?(?!respon|sensit|resist|screen|target|data|list|name|rank|effect"
+    r"|treat|candidat|librar|combin|action|class|that|which|would|could|should|works?\b|hits?\b|kills?\b|against|facts|knowl|predict"
+    r"|quest|tested|with|from|these|those|them|this|here|there|table|column|score)([A-Za-z][\w-]{4,})",
+    re.IGNORECASE,
+)
+
+
 def drug_by_place(text: str) -> tuple[DrugMention, ...]:
     """A drug of any name where only its place tells it: "sensitive to unobtainium?"."""
-    found = (_unknown_drug(DRUG_ACTS.search(text)), _unknown_drug(DRUG_LAST.search(text)))
+    named = _unknown_drug(DRUG_NAMED.search(text))
+    found = (named, _unknown_drug(DRUG_ACTS.search(text)), _unknown_drug(DRUG_LAST.search(text)))
     return tuple(mention for mention in found if mention is not None)[:1]
 
 

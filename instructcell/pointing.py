@@ -10,13 +10,13 @@ import pandas as pd
 from instructcell.mentions import FILLERS, NUMBER_WORDS, Spans, number_of, without
 from instructcell.requests import Selection
 from instructcell.retrieval.names import load_name_book
-from instructcell.slots import AGREES, BY_AUTHORS
+from instructcell.slots import AGREES, BY_AUTHORS, CHOOSES
 from instructcell.toolbox.arguments import EITHER, Cells
 from instructcell.toolbox.cells import CLUSTER_COLUMNS, OWN_CLUSTERS, cluster_column
 from instructcell.toolbox.data import groupings
 
 # Columns that hold cell types: their values name types, so that they select cells only beside the column's name.
-TYPE_COLUMN = re.compile(r"type|annot|label|class|ident", re.IGNORECASE)
+TYPE_COLUMN = re.compile(r"(?<!geno)(?<!pheno)type|annot|label|class|ident", re.IGNORECASE)
 EVERYDAY = FILLERS - {"treated"}  # words that are no values, except with their column's name
 # What stands before a value that points at cells, and behind it.
 POINTS_BEFORE = (
@@ -131,14 +131,46 @@ def mentioned_values(text: str, obs: pd.DataFrame | None) -> tuple[Cells, ...]:
     for column, values in groupings(obs).items():
         found = []
         for value in values.unique():
-            if value.isdigit() or len(value) < 2 or value.lower() in EVERYDAY or TYPE_COLUMN.search(column):
-                continue
-            match = re.search(rf"(?<![\w-]){re.escape(value)}(?:s|-treated)?(?![\w-])", text, re.IGNORECASE)
-            if match and (len(value) > 2 or value in match[0]):
+            if (match := _mentioned(value, column, text)) is not None:
                 found.append((match.start(), Cells(column=column, value=value)))
         if len(found) > max(1, len(best)):
             best = tuple(cells for _, cells in sorted(found, key=lambda one: one[0]))
     return best
+
+
+def mentioned_value(text: str, obs: pd.DataFrame | None) -> Cells | None:
+    """The one value of one column that a text mentions anywhere: "which genes go up with stim"."""
+    if obs is None:
+        return None
+    found = [
+        Cells(column=column, value=value)
+        for column, values in groupings(obs).items()
+        for value in values.unique()
+        if _mentioned(value, column, text)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def is_code(value: str) -> bool:
+    """Whether a value is a code such as "b1", which no cell type's name is meant by where the file has it."""
+    return re.fullmatch(r"(?!cd|th)[A-Za-z]{1,2}\d{1,3}", value, re.IGNORECASE) is not None
+
+
+def _mentioned(value: str, column: str, text: str) -> re.Match[str] | None:
+    """Where a text mentions a group; "stimulated" is "stim"; what names a cell type, or everyday words, is none."""
+    if value.isdigit() or len(value) < 2 or value.lower() in EVERYDAY or not _nameable(column, value):
+        return None
+    longer = r"(?:s|-treated|ulated|ulation)?" if len(value) > 3 else r"(?:s|-treated)?"
+    match = re.search(rf"(?<![\w-]){re.escape(value)}{longer}(?![\w-])", text, re.IGNORECASE)
+    return match if match and (len(value) > 2 or value in match[0]) else None
+
+
+def _nameable(column: str, value: str) -> bool:
+    """Whether a value can stand for its group: not what names a cell type, which the cells are asked about."""
+    if TYPE_COLUMN.search(column) and re.fullmatch(r"[A-Z]?[a-z]+|[A-Z]+", value):
+        return False  # a plain word of a column of types, such as "unknown"
+    names = load_name_book()
+    return is_code(value) or not (names.cell_types(value) or names.cell_types(f"{value} cell"))
 
 
 def _by_cluster(text: str, obs: pd.DataFrame) -> Found | None:
@@ -167,6 +199,19 @@ def _by_own_label(text: str, obs: pd.DataFrame) -> Found | None:
             if match and (by_authors or ("_" in value and value in text)):  # no everyday word has an underscore
                 cells = Cells(column=column, value=value)
                 return Selection(np.flatnonzero(values == value), f"{column} {value}", cells), match.span()
+            if by_authors and (span := _ends_of(value, text)) is not None:
+                cells = Cells(column=column, value=value)
+                return Selection(np.flatnonzero(values == value), f"{column} {value}", cells), span
+    return None
+
+
+def _ends_of(value: str, text: str) -> tuple[int, int] | None:
+    """Where a text says the last words of a label: "T Reg" of "CD4+/CD25 T Reg"."""
+    words = value.split()
+    for first in range(1, len(words)):
+        end = r"\s+".join(map(re.escape, words[first:]))
+        if len(" ".join(words[first:])) > 3 and (match := re.search(rf"(?<!\w){end}s?(?!\w)", text, re.IGNORECASE)):
+            return match.span()
     return None
 
 
@@ -193,7 +238,21 @@ def _by_column(text: str, obs: pd.DataFrame, taken: Spans) -> Found | None:
                 match = re.search(rf"({word})", free)  # "does s2 have more": a code is no word of everyday
             if match and _points(column, value) and (len(value) > 2 or value in match[0]):
                 alone.append((chosen, match.span(match.lastindex or 0)))
+    if not alone and CHOOSES.match(text):
+        alone = [
+            (Selection(np.flatnonzero(values == value), f"{column} {value}", Cells(column=column, value=value)), where)
+            for column, values in groupings(obs).items()
+            for value in values.unique()
+            if (where := _chosen(value, column, free)) is not None
+        ]
     return alone[0] if len(alone) == 1 else _no_value(text, obs)
+
+
+def _chosen(value: str, column: str, text: str) -> tuple[int, int] | None:
+    """Where a sentence that chooses cells says a value: "keep only F", "restrict to active"."""
+    match = re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text) if len(value) == 1 else None
+    match = match if match and value.isupper() and value not in ("A", "I") else _mentioned(value, column, text)
+    return None if match is None else match.span()
 
 
 def _no_value(text: str, obs: pd.DataFrame) -> Found | None:
@@ -219,8 +278,5 @@ def beyond(text: str, obs: pd.DataFrame | None) -> Cells | None:
 
 def _points(column: str, value: str) -> bool:
     """Whether a value may select cells without its column's name: a cell type is what the cells are asked about."""
-    short = len(value) < 3 and not (len(value) == 2 and value[0].isalpha() and value[1].isdigit())
-    if TYPE_COLUMN.search(column) or short or value.isdigit() or value.lower() in EVERYDAY:
-        return False
-    names = load_name_book()
-    return not (names.cell_types(value) or names.cell_types(f"{value} cell"))
+    short = len(value) < 3 and not is_code(value)
+    return not (short or value.isdigit() or value.lower() in EVERYDAY) and _nameable(column, value)

@@ -26,6 +26,9 @@ INTENTS = (
 )  # fmt: skip
 
 
+MOST_NAMED = 6  # genes that a talk keeps in mind
+
+
 @dataclass(frozen=True)
 class Selection:
     """Cells that a sentence points at: their positions, how to call them, and the same as a tool takes it."""
@@ -80,6 +83,8 @@ class Topic:
     """What was talked of last: genes, drugs, types, two groups that were held against each other, and what groups are.
 
     `kind` is "cluster" or "type" by which of them was named last; a bare number is a cluster after talk of clusters.
+    `named` holds the genes of the last requests, the earliest first, for "all three"; `found` those that a comparison
+    told of; `column` the one that cells were grouped by.
     """
 
     genes: tuple[str, ...] = ()
@@ -87,6 +92,9 @@ class Topic:
     groups: tuple[Cells, ...] = ()
     types: tuple[str, ...] = ()
     kind: str = ""
+    named: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
+    column: str = ""
 
     def after(self, request: Request) -> Topic:
         """The topic once a request was answered."""
@@ -98,6 +106,11 @@ class Topic:
             request.groups if len(request.groups) > 1 else several,
             request.types or self.types,
             _kind(request) or self.kind,
+            tuple(dict.fromkeys((*(gene for gene in self.named if gene not in request.genes), *request.genes)))[
+                -MOST_NAMED:
+            ],
+            self.found,
+            request.column or self.column,
         )
 
 

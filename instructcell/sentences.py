@@ -10,6 +10,27 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "κ": "kappa"}
+# As people type to a colleague; the word behind must be one where a single letter may be a name.
+SHORT_WORDS = {
+    r"'?em": "them", r"u": "you", r"ur": "your", r"abt": "about", r"tho": "though", r"wld": "would", r"shld": "should",
+    r"cld": "could", r"btw": "by the way", r"w/o": "without", r"acc(?:ording)?\.?\s+to": "according to",
+    r"cuz|coz": "because", r"dont": "don't", r"doesnt": "doesn't", r"arent": "aren't", r"isnt": "isn't",
+    r"whats": "what's", r"thats": "that's", r"theres": "there's", r"cant": "can't", r"pos": "positive",
+    r"neg": "negative", r"cols?": "column", r"pls|plz": "please", r"cell\s?comp": "cell composition",
+    r"diff(?=\s+(?:in|between|btw|of|genes?)\b)": "different", r"lbls?": "labels",
+}  # fmt: skip
+SHORT_WORD = re.compile(
+    "|".join(rf"(?P<w{at}>(?<![\w.'-]){word}(?![\w-]))" for at, word in enumerate(SHORT_WORDS)), re.IGNORECASE
+)
+NO_LETTER = r"(?<!type )(?<!plan )(?<!group )(?<!vitamin )(?<!hepatitis )(?<!cohort )(?<!panel )(?<!arm )(?<!and/or )"
+LETTER_CELLS = re.compile(  # "T against NK", "the B's", "than B"
+    rf"\bthe\s+(?P<the>[BT])(?:'s|s)\b|{NO_LETTER}(?<![\w'-])(?P<before>[BT])(?=\s+(?:vs\.?|versus|against|than|over|hit)\b)"
+    r"|(?<=against )(?P<a>[BT])(?![\w'-]|\s+cell)|(?<=versus )(?P<b>[BT])(?![\w'-]|\s+cell)"
+    r"|(?<=vs )(?P<c>[BT])(?![\w'-]|\s+cell)"
+    r"|(?<=than )(?P<d>[BT])(?![\w'-]|\s+cell)"
+)
+SHORT_AND = re.compile(r"(?<=[\w+])\s+n\s+(?=\w)|^n\s+(?=\w)(?!n\b)")
+SHORT_WITH = re.compile(r"(?<=\w)\s+w/?\s+(?=[A-Za-z])")
 UNITS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
@@ -41,11 +62,16 @@ COURTESY = re.compile(
 )
 # "No, I meant ...": the request before once more, with what is said now.
 CORRECTION = re.compile(
-    r"^\W*(?:(?:(?:no+|nope|sorry|oops|ups|whoops|wait|actually|hm+|ah|oh|er+|argh|my\s+(?:bad|mistake)|pardon|stop"
-    r"|not\s+that(?:\s+one)?|wrong(?:\s+one)?|(?:that'?s\s+)?not\s+enough|(?:that'?s\s+)?too\s+(?:many|few|much))\b[\s,.:;!…-]*)*(?:i\s+(?:really\s+|actually\s+)?(?:meant?|wanted|was\s+"
-    r"asking\s+(?:about|for))|make\s+(?:it|that)|rather|instead|let'?s\s+(?:say|take|make\s+it)|it\s+should\s+be"
+    r"^\W*(?:(?:(?:no+|nope|typo|misprint|sorry|oops|ups|whoops|wait|actually|hm+|ah|oh|er+|argh|my\s+(?:bad|mistake)|pardon|stop"
+    r"|not\s+that(?:\s+one)?|wrong(?:\s+(?:one|pair|gene|cluster|type|drug|file|number|cells))?|(?:that'?s\s+)?not\s+enough|(?:that'?s\s+)?too\s+(?:many|few|much))\b[\s,.:;!…-]*)*(?:i\s+(?:really\s+|actually\s+)?(?:meant?|wanted|was\s+"
+    r"asking\s+(?:about|for))|make\s+(?:it|that)|rather|instead|let'?s\s+(?:say|take|make\s+it)|it\s+should\s+(?:be|read|say)"
     r"|should\s+(?:have\s+been|be))\b[\s,:-]*(?:to\s+say\b)?|(?:(?:no+|nope|sorry|oops|ups|whoops|wait|actually|ah|oh|er+"
-    r"|my\s+(?:bad|mistake)|pardon|not\s+that(?:\s+one)?|wrong(?:\s+one)?)\b[\s,.:;!…-]+)+)",
+    r"|my\s+(?:bad|mistake)|pardon|not\s+that(?:\s+one)?|wrong(?:\s+(?:one|pair|gene|cluster|type|drug|file|number|cells))?)\b[\s,.:;!…-]+)+)",
+    re.IGNORECASE,
+)
+WAS_MEANT = re.compile(  # "typo! INS was what I wanted"
+    r"^\W*(?:(?:typo|sorry|oops|no|argh|my\s+(?:bad|mistake))\W+)*(?P<what>[^,.;!?]{2,60}?)\s+(?:is|was|were|are)\s+what\s+i\s+"
+    r"(?:really\s+|actually\s+)?(?:want|wanted|meant?|was\s+(?:after|asking\s+(?:for|about)))\b",
     re.IGNORECASE,
 )
 REJECTED = re.compile(
@@ -54,7 +80,7 @@ REJECTED = re.compile(
 )
 # Where a further request begins: a verb of command, or a question of its own.
 BEGINS = (
-    r"(?:please\s+|also\s+|then\s+|afterwards\s+|finally\s+|now\s+|next\s+)*(?:(?:annotate|label|(?:cluster|group)(?!s?\s*#?\d)|show|tell|plot|draw|compare|generate"
+    r"(?:please\s+|also\s+|then\s+|afterwards\s+|finally\s+|now\s+|next\s+)*(?:(?:annotate|label|do\s+the\s+same|take(?!\s+(?:it|that|this)\s+back)|(?:cluster|group)(?!s?\s*#?\d)|show|tell|plot|draw|compare|generate"
     r"|simulate|make|create|select|keep|pick|choose|find|search|count|list|rank|predict|check|export|download|save|undo"
     r"|explain|describe|give|use|switch|colou?r|overlay|put|start|restart|reset|run|do\s+(?:they|these|those|you)|does|is\s+(?:it|there)"
     r"|are\s+(?:they|these|those|there)|would|could\s+(?:they|it)|how\s+(?:many|much|do|does|are|is|would|good|similar)"
@@ -77,11 +103,12 @@ LINKING = frozenset(
     other others our per plain please pls population rather really resistant rest right same second sensitive so sorry
     sth such sure than that the their them then there these they this those though time to together too treatment
     type types uh unsure us versus vs wait want wanted we well with within without yes you condition sample samples
-    compared against what's whats of about how what each count counts umi umis top best number
+    compared specifically separately inside exercise everyone next argh lol haha cool nice ups whoops against what's
+    whats of about how what each counts umi umis top best number
     """.split()  # noqa: SIM905 - a list of words reads best as text
 )
 ASKS = re.compile(
-    r"^\W*(?:(?:and|so|but|then|now|ok)\W+)*(?:(?:what|how)(?!\s+(?:about|of)\b)|which|who|whose|why|where|when|is|are|was|do|does|did"
+    r"^\W*(?:(?:and|so|but|then|now|ok|also|oh|well|haha|lol)\W+)*(?:(?:what|how)(?!\s+(?:about|of)\b)|which|who|whose|why|where|when|is|are|was|do|does|did"
     r"|can|could|would|will|should|has|have)\b",
     re.IGNORECASE,
 )
@@ -95,8 +122,21 @@ class Part:
     corrects: bool = False
 
 
+AND_WHETHER = re.compile(
+    r"[\s,;]+and\s+(?:also\s+)?(?:if|whether)\s+(?P<who>they|these|those|it)\s+(?P<does>are|is|have|has|\w+s?)\b",
+    re.IGNORECASE,
+)
+
+
+def _asked(match: re.Match[str]) -> str:
+    """ "And also if they have PPY" as a question of its own."""
+    who, does = match["who"], match["does"].lower()
+    return f"; {does} {who}" if does in ("are", "is") else f"; do {who} {'have' if does == 'has' else does}"
+
+
 def parts_of(text: str) -> list[Part]:
     """The requests of a sentence in order, without words of courtesy: "cluster them and show the map" holds two."""
+    text = AND_WHETHER.sub(_asked, text)
     pieces: list[str] = []
     for piece in _cut(_courteous(text)):
         piece = _courteous(piece)
@@ -108,6 +148,8 @@ def parts_of(text: str) -> list[Part]:
 
 def corrected(text: str) -> Part:
     """A request without "no, I meant" before it."""
+    if (meant := WAS_MEANT.match(text)) is not None:
+        return Part(meant["what"], corrects=True)
     match = CORRECTION.match(text)
     rest = text[match.end() :] if match else text
     return Part(rest, corrects=True) if match and re.search(r"\w", rest) else Part(text)
@@ -139,15 +181,23 @@ def _cut(text: str) -> list[str]:
     pieces = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
     pieces = [re.sub(r"[\s,;]*(?:\b(?:and|then)\b[\s,;]*)*$", "", piece, flags=re.IGNORECASE) for piece in pieces]
     further = [one for piece in pieces for one in THEN.split(piece)]
-    return further if all(len(one.split()) > 1 for one in further) else pieces
+    whole = [one for one in further if len(one.split()) > 1 or re.fullmatch(r"[A-Za-z]{5,}", one)]
+    return further if len(whole) == len(further) else pieces
 
 
 def _stands(piece: str) -> bool:
     """Whether what lies before a cut is a request itself: it begins as one does."""
     return (
-        COMMAND.search(_courteous(piece)) is not None
+        CORRECTION.match(piece) is not None
+        or COMMAND.search(_courteous(piece)) is not None
         or ASKS.search(piece) is not None
-        or bool(re.match(r"^\W*(?:only|just|remove|drop|exclude|filter|restrict|qc|umap)\b", piece, re.IGNORECASE))
+        or bool(
+            re.match(
+                r"^\W*(?:\d+\s+[a-z]+|i\s+(?:need|want)|i(?:'d|\s+would)\s+like|back\s+to|only|just|remove|drop|exclude|filter|restrict|qc|umap)\b",
+                piece,
+                re.IGNORECASE,
+            )
+        )
     )
 
 
@@ -156,9 +206,13 @@ def spelled_out(text: str) -> str:
     for letter, name in GREEK.items():
         text = re.sub(rf"{letter}[-\s]?(?=cells?\b)", f"{name} ", text).replace(letter, name)
     text = text.replace("’", "'").replace("‘", "'").replace("“", '"').replace("”", '"')
+    text = re.sub(r"(?<=[\w+])\s+v\.?\s+(?=\w)", " vs ", text)
+    text = SHORT_WORD.sub(lambda match: list(SHORT_WORDS.values())[int((match.lastgroup or "w0")[1:])], text)
+    text = SHORT_WITH.sub(" with ", SHORT_AND.sub(" and ", text)).lstrip()
     text = re.sub(r"(?<!\w)CD([48])s\b", r"CD\1 T cells", text)
     text = re.sub(r"(?<!\w)(CD1[46])s\b", r"\1 monocytes", text)
     text = re.sub(r"(?<!\w)([A-Z]{2,5})s\b", r"\1", text)  # DCs, NKs
+    text = LETTER_CELLS.sub(lambda match: f"{next(filter(None, match.groups()))} cells", text)
     text = re.sub(r"(?<!\w)macs\b(?!\s+(?:sort|enrich|bead|column))", "macrophages", text)
     text = re.sub(r"\bcel(s?)\b", r"cell\1", text)  # mistyped; CEL in capitals is a gene
     text = re.sub(r"\b(clusters?|cells?)\s+(?:number\s+|no\.?\s+)?(zero|one)\b", _pointed, text, flags=re.IGNORECASE)
@@ -199,6 +253,9 @@ def is_fragment(text: str, rest: str) -> bool:
     return ASKS.match(text) is None and not residue(rest)
 
 
+SWAPPED = {"hwo": "how", "teh": "the", "hte": "the", "adn": "and", "nad": "and", "tyr": "try"}  # of three letters
+
+
 def mended(text: str, vocabulary: Collection[str], protected: Collection[str]) -> str:
     """Words with a typing error replaced by the word of the vocabulary that they surely are: "selct" -> "select"."""
     from rapidfuzz import fuzz, process
@@ -206,8 +263,10 @@ def mended(text: str, vocabulary: Collection[str], protected: Collection[str]) -
     def mend(match: re.Match[str]) -> str:
         word = match[0]
         low = word.lower()
-        if low in vocabulary or low in protected or word.isupper() or len(low) < 4:
+        if low in vocabulary or low in protected or word.isupper() or len(low) < 3:
             return word
+        if len(low) == 3:
+            return SWAPPED.get(low, word)
         alike = [one for one in vocabulary if one[0] == low[0] and abs(len(one) - len(low)) < 3]
         if swapped := next((one for one in alike if sorted(one) == sorted(low)), None):
             return swapped

@@ -75,9 +75,18 @@ CONTINUED = (
     requests.QUALITY, requests.EXPLAIN, requests.EXPRESSION, requests.RANK, requests.SELECT, requests.FIND,
     requests.COMPARE, requests.CLUSTER, requests.COMPARE_DRUG, requests.COUNT, requests.MAP,
 )  # fmt: skip
+ANALYSES = (
+    requests.COMPARE, requests.COMPARE_DRUG, requests.EXPRESSION, requests.QUALITY, requests.RANK, requests.DRUG,
+)  # fmt: skip
 YES, NO = {"yes", "yep", "sure", "correct", "right"}, {"no", "nope"}
+UNASKED = (  # what a sentence that only names a file is taken for
+    requests.SELECT, requests.HELP, requests.SMALL_TALK, requests.OUT_OF_SCOPE, requests.DESCRIBE, requests.RANK,
+    requests.DOWNLOAD, requests.UNDO, requests.RESTART,
+)  # fmt: skip
 SWITCHES = re.compile(
-    r"\b(?:switch|use|go|change|back|talk|open|turn)\b.*\b(?:to|about|file|data\s?set|sample|use)\b|^\W*use\b", re.I
+    r"\b(?:switch|use|go|change|back|talk|open|turn|begin|start|work|continue)\b.*\b(?:to|about|with|on|file|data\s?set|sample|use)\b"
+    r"|^\W*use\b",
+    re.I,
 )
 SWITCHES_FIRST = re.compile(
     r"^\W*(?:(?:please|now|ok|okay|and|then|let'?s|let us|can (?:you|we)|could (?:you|we)|i want to)\W+)*"
@@ -202,6 +211,7 @@ class Session(Conversation):
         """
         file = self.toolbox.open(source, name, replace_file=replace_file)
         self.focus, self.last, self.offers, self.topic, self.compared = ALL, None, [], Topic(), None
+        self.kept = None
         return file
 
     def _known(self, source: str | Path | AnnData, name: str) -> DataFile | None:
@@ -305,7 +315,7 @@ class Session(Conversation):
         turn = Turn(text)
         self.history.append(turn)
         try:
-            with self.workspace.step(text.strip(), (self.last, self.focus, self.topic)):
+            with self.workspace.step(text.strip(), (self.last, self.focus, self.topic, self.kept)):
                 for event in answer:
                     _keep(turn, event)
                     yield event
@@ -323,8 +333,12 @@ class Session(Conversation):
             yield from self._do(offered)
             return
         if (short := ambiguous_name(text)) is not None:
-            yield from self._which_type(text, *short)
-            return
+            written, meanings = short
+            called = [name for name in meanings if name in self._talk().types]
+            if len(called) != 1:
+                yield from self._which_type(text, written, meanings)
+                return
+            text = re.sub(rf"\b{re.escape(written)}\b", f"{called[0]}s", text)
         if self.last is not None and slots.REPEATS.match(text):
             yield from self._do(self.last if self.last_file == self.name else _anew(self.last))
             return
@@ -365,7 +379,8 @@ class Session(Conversation):
         if self.last is not None and self.last.intent == requests.GENERATE:
             latest = self.workspace.latest("generate")
             made = None if latest is None else int(latest.facts["n"])
-        return ellipsis.Talk(self.topic.kind, tuple(map(str, clusters)), tuple(types), made)
+        analysed = self.last is not None and self.last.intent in ANALYSES
+        return ellipsis.Talk(self.topic.kind, tuple(map(str, clusters)), tuple(types), made, analysed)
 
     def _of_file(self, request: Request) -> Request:
         """The request without the file's name; the one before once more where nothing is left: "and in pbmc?"."""
@@ -373,6 +388,8 @@ class Session(Conversation):
         rest = re.sub(
             rf"(?:{re.escape(request.file)}|\b{stem}\b)(?:\s+(?:file|data\s?set|sample|data))?", " ", request.text
         )
+        if tissue := _tissue_of(request):
+            rest = re.sub(rf"\b{tissue}\b", " ", rest, flags=re.IGNORECASE)
         if not sentences.residue(rest) and self.last is not None:
             return _anew(self.last)
         return replace(self._understood(rest), file="")
@@ -395,6 +412,7 @@ class Session(Conversation):
         switches = (
             SWITCHES_FIRST.match(request.text) or request.text.strip() == request.file or _only_names_file(request)
         )
+        switches = switches or _only_chooses_file(request) or _only_names_tissue(request)
         if request.file and (request.file != self.name or switches):
             result = yield from self.call("use_file", file=request.file)
             if switches or (SWITCHES.search(request.text) and not sentences.ASKS.match(request.text)):
@@ -418,7 +436,10 @@ class Session(Conversation):
         if request.intent in CONTINUED:
             self.last, self.last_file = request, self.name
         self.topic = self.topic.after(request)
+        self.narrowed = False
         yield from FLOWS[request.intent](self, request)
+        if self.narrowed and self.kept is not None and request.intent != requests.SELECT:
+            yield TextDelta("\nThis is within the chosen cells; say *in all cells* to ask about all of them.\n")
 
     def _which_type(self, text: str, written: str, meanings: tuple[str, ...]) -> Answer:
         """Ask back which type a short name means; the answer names it or its place."""
@@ -471,9 +492,32 @@ def _only_names_file(request: Request) -> bool:
     return not sentences.ASKS.match(request.text) and not sentences.residue(rest)
 
 
+def _tissue_of(request: Request) -> str:
+    """The word for a tissue by which a sentence names a file: "blood" for pbmc.h5ad; "" where it names it otherwise."""
+    match = slots.OF_TISSUE.match(request.text.lower()) if request.file else None
+    return "" if match is None or match[1] in request.file.lower() else match[1]
+
+
+def _only_names_tissue(request: Request) -> bool:
+    """ "Now the blood", but not "the same for the blood"."""
+    return bool(_tissue_of(request)) and not re.search(r"\b(?:same|for|in|with|about)\b", request.text, re.IGNORECASE)
+
+
+def _only_chooses_file(request: Request) -> bool:
+    """Whether a file is named as it is called and nothing else: "I want to work on islets.h5ad"."""
+    rest = re.sub(re.escape(request.file), " ", request.text, flags=re.IGNORECASE)
+    names = load_name_book()
+    named = names.genes(rest) or names.cell_types(rest) or request.drugs or request.cells or request.column
+    whole = request.file.lower() in request.text.lower() and "." in request.file
+    return whole and not named and not sentences.ASKS.match(request.text) and request.intent in UNASKED
+
+
 def _anew(request: Request) -> Request:
     """A request for another file: what it said of cells of the one before is left out."""
-    return replace(request, cells=None, selection=None, points_back=False, points_here=False, groups=(), file="")
+    intent = requests.ANNOTATE if request.intent == requests.SUBSET else request.intent
+    return replace(
+        request, intent=intent, cells=None, selection=None, points_back=False, points_here=False, groups=(), file=""
+    )
 
 
 def failure(error: InstructCellError) -> Failed:

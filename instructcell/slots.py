@@ -52,9 +52,9 @@ POINTS_BACK = re.compile(
 LIKEWISE = re.compile(
     r"\bin\s+(?:that|this)\s+(?:respect|regard|sense|way|matter)\b|\b(?:likewise|ditto)\b"
     r"|\bsame\s+(?:[\w-]+\s+){0,3}?(?:for|in|with|by|per|but|on|of)\b(?!\s+(?:type|kind|size|depth|number))"
-    r"|\b(?:repeat|redo|rerun|do)\s+(?:it|that|this|the\s+(?!same)\w+)\s+(?:again\s+)?(?:for|in|with|on|by|per|but)\b"
-    r"|\bagain,?\s+(?:for|in|with|on|by|per|but)\b|\b(?:broken\s+down|split(?:\s+(?:it|that|this))?)\s+by\b"
-    r"|\bdiffer(?:ence|ent|s)?\s+(?:\w+\s+){0,2}in\s+(?:that|this)\W*$",
+    r"|\b(?:repeat|redo|rerun|run|apply|try|do)\s+(?:it|that|this|the\s+(?!same)\w+)\s+(?:again\s+)?(?:for|in|with|on|over|across|by|per|but)\b"
+    r"|\bagain,?\s+(?:for|in|with|on|by|per|but)\b|\bbreak\s+(?:it|that|this|them)\s+down\b|\b(?:broken\s+down|split(?:\s+(?:it|that|this))?)\s+by\b"
+    r"|\bdiffer(?:ence|ent|s)?\s+(?:\w+\s+){0,6}in\s+(?:that|this)\W*$",
     re.IGNORECASE,
 )
 # Nothing but that: after a file was switched, or for another try.
@@ -66,13 +66,18 @@ REPEATS = re.compile(
     r"\s+new)\s+(?:one|file|sample|data\s?set|data))))*\W*$",
     re.IGNORECASE,
 )
+SWAPS = re.compile(
+    r"^\W*(?:(?:now|please|and|ok|then)\W+)*(?:swap|replace|exchange)\s+(?P<old>.+?)\s+(?:for|with|by)\s+(?P<new>.+?)\W*$",
+    re.I,
+)
 INSTEAD_OF = re.compile(
     r"^(?P<new>.+?)\s+(?:instead\s+of|in\s+place\s+of|rather\s+than)\s+(?P<old>[^,]+?)\W*$", re.IGNORECASE
 )
 # The file's own labels, not those that are given here.
 BY_AUTHORS = re.compile(
     r"\bauthors?'?s?\b|\b(?:originally|published|according\s+to\s+the\s+(?:file|paper|metadata)|in\s+the\s+(?:paper|original)"
-    r"|(?:the\s+)?file'?s\s+own"
+    r"|(?:the\s+)?file'?s\s+own|(?:my|our|their)\s+(?:own\s+)?(?:labels?|annotations?)|same\s+column|according\s+to\s+the\s+\w+\s+column"
+    r"|came\s+with\s+the\s+file"
     r"|(?:called|named|labell?ed|annotated)\s+(?:as\s+)?[\w -]+\s+in\s+(?:the|my|this)\s+(?:file|data|column))\b",
     re.IGNORECASE,
 )
@@ -90,7 +95,7 @@ MOST_OF_IT = re.compile(
 )
 ACTS = re.compile(
     r"\b(?:sensitiv\w*|resist\w*|respon[ds]\w*|react\w*|hits?|hitting|kills?|killing|works?|working|spares?|harm\w*|effect\w*"
-    r"|affect\w*|vulnerab\w*|treat\w*|target\w*|susceptib\w*)\b",
+    r"|affect\w*|suffer\w*|toler\w*|surviv\w*|vulnerab\w*|treat\w*|target\w*|susceptib\w*)\b",
     re.IGNORECASE,
 )
 BOTH = re.compile(
@@ -101,13 +106,15 @@ BOTH = re.compile(
 DOUBT = re.compile(
     r"\b(?:(?:don'?t|do\s+not|doesn'?t|does\s+not|can'?t|cannot|hardly)\s+(?:\w+\s+)?(?:believe|buy|trust|agree|think\s+so)"
     r"|not\s+(?:convinced|sure\s+(?:about|of)\s+(?:that|this|it))|doubt(?!ful|s?\s+(?:cells|ones|calls))|convinc\w+|insists?|prove|justify|evidence\s+(?:for|that)"
-    r"|are\s+you\s+(?:really\s+|quite\s+|so\s+)?(?:sure|certain|confident)(?!\s*(?:ones|cells))|^\W*(?:really|seriously)\W*$|how\s+(?:do|did|can)\s+you\s+(?:know|tell|decide|call)"
+    r"|(?:are\s+)?you\s+(?:really\s+|quite\s+|so\s+)?(?:sure|certain|confident)(?=\W*$|\s)(?!\s*(?:ones|cells))|^\W*(?:really|seriously)\W*$|how\s+(?:do|did|can)\s+you\s+(?:know|tell|decide|call)"
     r"|(?:you\s+)?(?:decided?|called|labell?ed|think|believe|concluded?)\s+(?:that\s+)?(?:they|these|those|it|this|them)\s+(?:are|is|were|so)?"
     r"|(?:they|these|those|it|this|that|cells?)\s+(?:should|must|ought\s+to|might|may|could)\s+(?:rather\s+|really\s+|all\s+|well\s+)?be|looks?\s+(?:more\s+)?like\s+\w+(?:\s+cells?)?\s+to\s+me)",
     re.IGNORECASE,
 )
 CHALLENGES = re.compile(
-    r"\b(?:(?:should|must|might|could)(?:n'?t)?|ought|may|insists?|rather|more\s+like|to\s+me)\b", re.IGNORECASE
+    r"\b(?:(?:should(?!\s+(?:i\s+)?like\b)|must|might|could)(?:n'?t)?|ought|may(?!\s+(?:know|recall|remember|have\s+(?:seen|heard)))|insists?|argues?|rather|instead|more\s+like|to\s+me|(?:any|a)\s+chance"
+    r"|possible|possibly|would\s+(?:have|say))\b",
+    re.IGNORECASE,
 )
 SETTLED = re.compile(r"\b(?:umap|map|clusters?)\b", re.IGNORECASE)
 DRUG_KNOWLEDGE = re.compile(
@@ -117,6 +124,7 @@ DRUG_KNOWLEDGE = re.compile(
     r"|\bhow\s+(?:was|were|is|are|do|did|much)\b.*\b(?:predict\w*|drug)\b.*\b(?:trained|made|learn\w*|work|get|validated|tested|trust)\b"
     r"|\b(?:trained|validated|learned|tested)\b.*\b(?:predict\w*|drugs?)\b|\b(?:predict\w*|drugs?)\b.*\b(?:trained|validated|learned)\b"
     r"|\b(?:how|what)\s+(?:many|kinds?\s+of|sorts?\s+of|other)\s+drugs?\b|\b(?:list|name)\s+(?:of\s+)?(?:all\s+)?(?:the\s+|your\s+)?(?:known\s+)?drugs\b"
+    r"|\bdrugs?\b.*\b(?:in\s+your|you\s+know|do\s+you\s+have|have\s+you\s+got|on\s+offer)\b"
     r"|\b(?:do|does)\s+you\s+know\s+(?:any|some|an?|other)\b.*\b(?:drugs?|inhibitors?|compounds?)\b|\bany\s+\S+\s+inhibitors?\b",
     re.IGNORECASE,
 )
@@ -136,12 +144,13 @@ TRIES = re.compile(
     re.IGNORECASE,
 )
 COMPOSITION = re.compile(
-    r"\b(?:composition|proportions?|break\s?down|distribution|make-?up|frequenc(?:y|ies)|abundances?)\b|\bcells?\s+(?:per|in\s+each|for\s+each|by)\b",
+    r"\b(?:composition|distributed|proportions?|break\s?down|distribution|make-?up|frequenc(?:y|ies)|abundances?)\b|\bcells?\s+(?:per|in\s+each|for\s+each|by)\b",
     re.IGNORECASE,
 )
 HOW_MANY_CLUSTERS = re.compile(r"\b(?:how\s+many|number\s+of)\s+(?:\w+\s+)?clusters\b", re.IGNORECASE)
 WHICH_GROUP_HAS = re.compile(
-    r"\b(?:which|what|in\s+which)\s+(?:\w+\s+)?(?:clusters?|groups?|conditions?|donors?|samples?|patients?|treatments?|batch(?:es)?|mouse|mice)\b"
+    r"\b(?:which|what|in\s+which)\s+(?:\w+\s+)?(?:clusters?|groups?|conditions?|donors?|samples?|patients?|treatments?|batch(?:es)?|mouse|mice|weeks?|days?|animals?|arms?"
+    r"|ages?|runs?|time\s?points?|genotypes?)\b"
     r".*\b(?:has|have|hold\w*|contain\w*|are|is|most|more|where|with|sit)\b",
     re.IGNORECASE,
 )
@@ -169,8 +178,9 @@ POINTS_HERE = re.compile(
 )
 EVERYTHING = re.compile(
     r"\b(?:put\s+.*\bback(?=\s*(?:in\b|[.?!]*$))|(?:bring|add)\s+.*\bback\b|back\s+to\s+(?:all|everything)|(?:for|on|in|with|to|of)\s+(?:everything|all)(?=\s*[.?!]*$)"
-    r"|all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|the (?:whole|entire) (?:file"
-    r"|data\s?set|sample|data)|all data)\b"
+    r"|all (?:of )?(?:the |my |these )?(?:\d[\d,]* )?cells|every cell|(?:whole|entire|full|complete) (?:file|set"
+    r"|object|lot|thing"
+    r"|data\s?set|sample|data)(?: of cells)?|back\s+to\s+every(?:one|body)|all\s+\w+s\s+(?:again|together)|all data)\b"
     r"(?!\s+(?:but|except|called|of|in|that|which|with|where))",
     re.IGNORECASE,
 )
@@ -184,7 +194,7 @@ UNSURE_WORDS = re.compile(
 SURE_WORDS = re.compile(
     r"\b(?:(?:confident(?:ly\s+called)?|high[- ]confidence)\s+(?=(?:\S+\s+){1,3}cells?\b)"
     r"|(?:confident|sure|certain|high[- ]confidence|reliable|safe)\s+(?:ones|cells|calls|labels)"
-    r"|(?:most|very)\s+(?:confident|sure|certain)|ones\s+you\s+are\s+(?:sure|certain|confident))\b",
+    r"|(?:most|very)\s+(?:confident|sure|certain)|(?:ones|what|those|where|which)\s+you(?:\s+are|'re)\s+(?:sure|certain|confident))\b",
     re.IGNORECASE,
 )
 LIMIT = r"(0?\.\d+|1\.0|\d{1,3}\s*(?:%|percent))"
@@ -215,18 +225,26 @@ EXCEPT = re.compile(
     re.IGNORECASE,
 )
 ONLY_IN = re.compile(
-    r"\b(?:only|just)\s+(?:in|on|for|with|among|within)\b|\b(?:in|on|for|among|within|of)\b.*\b(?:alone|only|by\s+themselves)\W*$",
+    r"\b(?:only|just)\s+(?:in|on|for|with|among|within|inside)\b|\b(?:in|on|for|among|within|of)\b.*\b(?:alone|only|by\s+themselves)\W*$",
     re.IGNORECASE,
 )
+WHOLE_FILE = re.compile(
+    r"\b(?:(?:my|the|this|our|your)\s+(?:(?:whole|entire|full|loaded|uploaded)\s+)?(?:files?|data\s?sets?|data|samples?|experiment|upload)"
+    r"|overall|in\s+total|altogether)\b",
+    re.IGNORECASE,
+)
+VERSE = re.compile(r"\b(?:haiku|poem|joke|limerick|song|sonnet|story|rap)\b", re.IGNORECASE)
 IN_EVERYTHING = re.compile(
-    r"\b(?:in|on|for|of|across|with|to)\s+(?:everything|all(?:\s+(?:of\s+them|the\s+cells|cells))?|every\s+cell|the\s+(?:whole|entire)\s+\w+)\W*$",
+    r"\b(?:in|on|over|for|of|across|with|to)\s+(?:everything(?:\s+in\s+(?:here|it|there))?|all(?:\s+(?:of\s+them|the\s+cells|cells))?|every\s+cell|the\s+(?:whole|entire)\s+\w+)\W*$",
     re.IGNORECASE,
 )
 WHICH_ARE = re.compile(
     r"^\W*(?:and\s+)?(?:which|what)\s+(?:of\s+(?:the|my|these|those)\s+)?cells\s+(?:here\s+)?are\b", re.IGNORECASE
 )
 THERE = re.compile(r"\b(?:are\s+there|do\s+(?:i|we)\s+have|in\s+(?:here|my|the|this))\b", re.IGNORECASE)
-HOW_SURE = re.compile(r"\bhow\s+(?:confident|sure|certain)\s+(?:are\s+you|is)\b", re.IGNORECASE)
+HOW_SURE = re.compile(
+    r"\b(?:mean|average|median)\s+confidence\b|\bhow\s+(?:confident|sure|certain)\s+(?:are\s+you|is)\b", re.IGNORECASE
+)
 OF_CELLS = re.compile(
     r"^\W*(?:(?:and|so|but|what\s+about|how\s+about|any|are\s+there(?:\s+any)?|how\s+many)\s+)+"
     r"((?:[A-Za-z][\w-]+\s+){0,1}[A-Za-z][\w-]+)\s+cells?\b(?:\s+(?:are\s+there|do\s+i\s+have|here|in\s+here))?\W*$",
@@ -234,7 +252,8 @@ OF_CELLS = re.compile(
 )
 # What single-cell counts and the tables here do not tell, and what is no question about cells.
 NOT_READ = re.compile(
-    r"\b(?:mutat\w+|variants?|SNPs?|copy[- ]number|CNVs?|methylation|velocity"
+    r"\b(?:scvelo|cellrank|monocle\d?|slingshot|harmony|cellchat|cellphonedb|infercnv|gsea|enrichr|mutat\w+"
+    r"|variants?|SNPs?|copy[- ]number|CNVs?|methylation|velocity"
     r"|trajector\w+|pseudo-?time|spatial\w*|splic\w+|clonotypes?|karyotype"
     r"|TCRs?|BCRs?"
     r"|batch[- ](?:effects?|correct\w*)|integrate\s+(?:the|my)|imput(?:e|ation)|fastq|ATAC"
@@ -242,10 +261,16 @@ NOT_READ = re.compile(
     re.IGNORECASE,
 )
 OF_COLUMN = re.compile(
-    r"\bcolumns?\b.*\b(?:contain\w*|say|says|hold\w*|mean\w*|values?)\b|\bwhat\s+is\s+in\s+the\s+.*\bcolumn\b",
+    r"\b(?:which|what)\s+columns?\b|\bcolumns?\b.*\b(?:contain\w*|say|says|hold\w*|mean\w*|values?)\b|\bwhat\s+is\s+in\s+the\s+.*\bcolumn\b",
     re.IGNORECASE,
 )
-EMBEDS = re.compile(r"^\W*(?:(?:please|now|then|and|can you|could you)\W+)*(?:embed|encode)\b", re.IGNORECASE)
+EMBEDS = re.compile(
+    r"^\W*(?:(?:please|now|then|and|can you|could you)\W+)*(?:(?:embed|encode)\b|(?:compute|calculate|get"
+    r"|give\s+me|make)\s+"
+    r"(?:your\s+|the\s+|an?\s+)?embeddings?\b)|\bembedding\s+(?:vectors?|matrix|coordinates)\b"
+    r"|\b(?:compute|calculate)\s+(?:your\s+|the\s+|an?\s+)?embeddings?\b",
+    re.IGNORECASE,
+)
 ENCODER_WORDS = {  # of a request to embed; the first that is named
     "fusion": re.compile(r"\b(?:fusion|fused|scMPT)\b|\bboth\b", re.IGNORECASE),
     "gene_text": re.compile(r"\bgene[- ]?(?:texts?|descriptions?|summar(?:y|ies))\b|\bGenePT(?:-w)?\b", re.IGNORECASE),
@@ -257,14 +282,18 @@ OF_ENCODERS = re.compile(  # "which encoder saw what?", not "what is an encoder?
     re.IGNORECASE,
 )
 RESTORES = re.compile(
-    r"^\W*(?:(?:please|now|ok|and)\W+)*(?:put|bring|add)\b.*\bback\b|\bback\s+to\s+(?:all|everything)\b", re.IGNORECASE
+    r"^\W*(?:(?:please|now|ok|and)\W+)*(?:put|bring|add)\b.*\bback\b|\b(?:back|return)\s+to\s+(?:all|every(?:thing|one|body)|(?:the\s+|my\s+)?(?:full|whole|entire|complete)\b)",
+    re.IGNORECASE,
 )
 PRESENCE = re.compile(
     r"^\W*(?:(?:and|so|but)\s+)?(?:(?:are|is)\s+there|any|does\s+\w+(?:\s+\w+)?\s+(?:have|contain|hold)"
     r"|have\s+(?:i|we|you)\s+(?:got|found))\b|\bdo\s+(?:i|we|you)\s+(?:\w+\s+)?(?:have|see|find)\b",
     re.IGNORECASE,
 )
-AGREES = re.compile(r"\b(?:agree\w*|match(?:es)?|consistent|concordan\w*|in\s+line)\b", re.IGNORECASE)
+AGREES = re.compile(
+    r"\b(?:(?:dis)?agree\w*|(?:go(?:es)?|fits?|lines?)\s+(?:along|up|together)|correspond\w*|crosstab\w*|match(?:es)?|consistent|concordan\w*|in\s+line)\b",
+    re.IGNORECASE,
+)
 OWN_LABELS = re.compile(
     r"\b(?:authors?'?|original|published|given|file'?s?|existing|provided)\s+(?:own\s+)?(?:cell\s+)?(?:labels?|annotations?|types?)\b",
     re.IGNORECASE,
@@ -308,7 +337,8 @@ ON_MAP = re.compile(
 )
 WHY = re.compile(
     r"^\W*(?:(?:and|but|ok|so|hm+)\W+)*(?:why|how\s+come|what\s+makes\s+you|on\s+what\s+(?:grounds|basis)"
-    r"|based\s+on\s+what|what\s+speaks\s+(?:for|against)|tell\s+me\s+why|explain\s+(?:why|how|that|this|the\s+(?:label|call)))\b|\bon\s+the\s+basis\s+of\s+(?:which|what)\b",
+    r"|based\s+on\s+what|what\s+speaks\s+(?:for|against)|tell\s+me\s+why|explain\s+(?:why|how|that|this|the\s+(?:label|call)))\b|\bon\s+the\s+basis\s+of\s+(?:which|what)\b"
+    r"|\bwhat\s+gives\s+(?:them|it|these|those)\s+away\b",
     re.IGNORECASE,
 )
 WHY_NOT = re.compile(
@@ -316,6 +346,115 @@ WHY_NOT = re.compile(
     r"|\bspeaks?\s+(?:for|in\s+favou?r\s+of)\b.*\binstead\b|\bwhat\s+about\b.*\binstead\b"
     r"|\bnot\b.{0,12}\binstead\b|\bcould(?:n'?t)?\b.*\b(?:they|these|those|it|this)\b.*\bbe\b|\bspeaks?\s+"
     r"against\b|\bsure\b.*\bnot\b",
+    re.IGNORECASE,
+)
+COLOURED = re.compile(
+    r"\b(?:re)?colou?r(?:ed|ing)?\s+(?:them\s+|it\s+|cells\s+)?(?:by|with|after|for|according)\b", re.I
+)
+MAP_OF = re.compile(
+    r"^\W*(?:(?:and|now|ok|please|then|a|the|another|new)\W+)*(?:umap|tsne|map|embedding)\s+(?:of|for|with|by)\b",
+    re.IGNORECASE,
+)
+IN_HOW_MANY = re.compile(
+    r"^\W*(?:(?:and|so|but|ok)\W+)*in\s+(?:how\s+many|what\s+(?:fraction|share|percentage|proportion|part))\b",
+    re.IGNORECASE,
+)
+# "Is the number of beta cells changed?", of a type and groups.
+ABUNDANCE = re.compile(
+    r"\b(?:expand\w*|shrink\w*|shrunk|abundan\w*|enriched|depleted|lost|los(?:e|es|ing)|gain\w*|drop(?:s|ped)?|driv\w+|shift\w*"
+    r"|(?:more|fewer|less)\s+(?=\w))",
+    re.IGNORECASE,
+)
+WORSE = re.compile(r"\b(?:worse|better|dirtier|cleaner|poorer|bad|good)\b", re.IGNORECASE)
+ASKS_DRUG = re.compile(r"^\W*(?:which|what)\b.*\b(?:drugs?|compounds?|inhibitors?)\b", re.IGNORECASE)
+TEXTBOOK = re.compile(
+    r"\b(?:textbooks?|literature|canonical|classical?|published|in\s+general|generally|usually|typical(?:ly)?|known|should\s+they|databases?)\b",
+    re.IGNORECASE,
+)
+CHART = re.compile(r"\b(?:(?:bar|pie|stacked)[\s-]*(?:charts?|plots?|graphs?)|bars?|pie|charts?)\b", re.IGNORECASE)
+SPECIES = re.compile(
+    r"\b(?:what|which)\s+(?:species|organism)\b|\bis\s+(?:this|it)\s+(?:from\s+)?(?:human|mouse|murine)\b",
+    re.IGNORECASE,
+)
+OF_TYPES = re.compile(
+    r"\b(?:cell\s*)?types?\b|\bcompositions?\b|\bproportions?\b|\bfractions?\b|\bcells\b", re.IGNORECASE
+)
+NOT_THAT = re.compile(r"^\W*(?:(?:and|but|so|ok)\W+)*(?:why\s+)?not\b", re.IGNORECASE)
+SELECTED = re.compile(r"\b(?:cells?\s+)?(?:selected|chosen|picked|kept)\W*$", re.IGNORECASE)
+# Any word for a group, where the file has one grouping only: "how many cells in each arm".
+ANY_GROUP = frozenset(
+    "arm condition group treatment sample donor patient timepoint genotype batch status half halve week day age animal "
+    "run".split()
+)
+ALL_NOW = re.compile(
+    r"^\W*(?:(?:and|now|ok|okay|fine|fast|good|then|so|do)\W+)*(?:all(?:\s+(?:of\s+them|cells|the\s+cells))?|everything)\W*$",
+    re.IGNORECASE,
+)
+ANY_OF_IT = re.compile(
+    r"^\W*(?:(?:and|so|but|ok)\W+)*(?:do|have|are|is|did)\s+(?:(?:we|i|you|there|my|cells)\s+)*(?:have\s+|see\s+|got\s+|find\s+)?(?:any|some|many)"
+    r"(?:\s+(?:of\s+(?:them|those|these)|here|in\s+here|at\s+all))*\W*$",
+    re.IGNORECASE,
+)
+WHAT_IS_IT = re.compile(
+    r"\bdo(?:es)?\s+\S+\s+(?:do|play)\b|\bwhat(?:'s|\s+is|\s+are|\s+does|\s+do)\b|\bwhats\b", re.IGNORECASE
+)
+PLOTS = re.compile(r"\b(?:violins?|dot\s?plots?|box\s?plots?|plots?|heat\s?maps?)\b", re.IGNORECASE)
+CLUSTERING = re.compile(r"\b(?:clustering|leiden|louvain)\b", re.IGNORECASE)
+OURS = re.compile(r"\b(?:yours?|mine|theirs?|authors?'?|my|labels?|calls?|annotations?)\b", re.IGNORECASE)
+ALSO = re.compile(r"\b(?:also|too|as\s+well|what\s+about|how\s+about|and)\b", re.IGNORECASE)
+CAUGHT = re.compile(
+    r"\bwhat\s+(?:have|did)\s+(?:we|i|you|they)\s+(?:all\s+)?(?:catch|caught|ended?\s+up\s+with|got(?:ten)?\s+(?:here|in\s+(?:here|there|it)))\b"
+    r"|\bwho(?:'s|\s+is|\s+are|\s+all\s+is)\s+(?:all\s+)?in\s+(?:here|there)\b",
+    re.IGNORECASE,
+)
+GOES_ON_WITH = re.compile(
+    r"^\W*(?:(?:hm+|and|but|ok|now|then|so)\W+)*(?:in|for|on|with|what\s+about|how\s+about|only|same)\b", re.I
+)
+HANDS_OUT = re.compile(
+    r"^\W*(?:(?:please|now|and|then|ok|can\s+you|could\s+you)\W+)*(?:export|download|hand\s+(?:me\s+)?(?:over|out))\b"
+    r"|\bgive\s+me\s+(?:that|the|a)\s+(?:script|zip|csv|files?)\b",
+    re.IGNORECASE,
+)
+WHO_HAS_MOST = re.compile(
+    r"^\W*(?:(?:and|so|ok)\W+)*(?:who|which(?:\s+one)?|where)\b.*\b(?:most|least|more|fewest|fewer)\b", re.I
+)
+POSITIVE_ONES = re.compile(r"\b(?P<sign>positive|negative)\s+(?:ones?|cells?|guys)\b", re.IGNORECASE)
+THANKS = re.compile(r"\b(?:th(?:a?n)?(?:k|x|ks)\w*|thx|ty|cheers|merci|danke|appreciate\w*)\b", re.IGNORECASE)
+FAREWELL = re.compile(
+    r"\b(?:bye|goodbye|see\s+you|good\s+night|that'?s\s+(?:all|it)(?:\s+for\s+(?:now|today))?|done\s+for\s+today)\b",
+    re.I,
+)
+WHO_ARE_YOU = re.compile(
+    r"\bwho\s+(?:are\s+you|am\s+i\s+(?:talking|speaking|chatting)\s+(?:to|with))\b|\bwhat(?:'s|\s+is)\s+your\s+name\b|\bare\s+you\s+(?:an?\s+)?"
+    r"(?:human|robot|bot|ai|person|chatgpt|machine)\b",
+    re.IGNORECASE,
+)
+GIVES_AWAY = re.compile(r"\bwhat\s+gives\s+an?\s+.+\baway\b", re.IGNORECASE)  # a type by its markers
+BY_EACH = re.compile(r"\b(?:by|per|across|each|every)\b", re.IGNORECASE)
+THEY_HAVE = re.compile(r"\b(?:have|has|express\w*|carry|carries|make|makes|positive|show)\b", re.IGNORECASE)
+SUCH_CELLS = re.compile(
+    r"\bsuch\s+(?:an?\s+)?cells?\b|\bcells?\s+(?:of|like)\s+(?:that|this)(?:\s+(?:type|kind|sort))?\b", re.I
+)
+FINER = re.compile(
+    r"^\W*(?:(?:a|bit|little|much|even|still|go|make|cluster|it|them|ok|and|now|please|can|you|that'?s|too|crude|coarse)\W+)*"
+    r"(?:finer|coarser)(?:\s+(?:please|clusters?|clustering|groups?|resolution|grained))*\W*$",
+    re.IGNORECASE,
+)
+OPEN_FILES = re.compile(
+    r"\b(?:which|what)\s+(?:\w+\s+)?(?:files?|data\s?sets?)\s+(?:do\s+(?:you|i|we)\s+have|have\s+(?:you|i|we)|did\s+i|are\s+(?:there|open"
+    r"|loaded|in\s+here|here))\b",
+    re.IGNORECASE,
+)
+SPARES = re.compile(
+    r"\b(?:spar(?:e|es|ing)|without\s+(?:harming|killing|hurting|hitting)|not\s+(?:harm|kill|hurt|hit))\b", re.I
+)
+MORE_OF = re.compile(r"\bmore\s+of\s+(?:them|those|these|the\s+same|that\s+(?:kind|type|sort))\b", re.IGNORECASE)
+BUT_NOT = re.compile(
+    r"\b(?:that|which)\s+.+\b(?:don'?t|do\s+not|doesn'?t|does\s+not|lack|lacks|haven'?t)\b|\bbut\s+not\b", re.IGNORECASE
+)
+GOES_ON = re.compile(  # a comparison with what was talked of: "versus the ductal cells", "compared only with group 0"
+    r"^\W*(?:(?:and|but|so|now|then|ok(?:ay)?|what\s+about|how\s+about)\W+)*(?:(?:if\s+)?compared?\s+(?:(?:only|it|them|that|this"
+    r"|those|these)\s+)*(?:to|with|against)|versus|vs|against)\b",
     re.IGNORECASE,
 )
 EXPRESSES = re.compile(
@@ -356,7 +495,7 @@ DRUGS = re.compile(r"\b(?:drugs?|compounds?|treatments?|inhibitors?|medicines?|t
 # Questions about each of several groups: "which type responds best?"
 EACH_GROUP = re.compile(
     r"\b(?:which|what)\s+(?:\w+\s+){0,2}?(?:types?|clusters?|groups?|conditions?|donors?|populations?|samples?)\b"
-    r"|\b(?:each|every|per)\b",
+    r"|\b(?:each|every|per)\b(?!\s+(?:single\s+)?cell\b)",
     re.IGNORECASE,
 )
 WHICH_DRUG = re.compile(
@@ -375,7 +514,8 @@ MAKES = re.compile(
 )
 CHOOSES = re.compile(
     r"^\W*(?:(?:and|now|ok|okay|please|then|so|let'?s|let us|can you|could you|i want to|show me|show|give me)\W+)*"
-    r"(?:only|just|select|keep|choose|fetch|grab|isolate|extract|pull\s+out|(?:pick|take)(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
+    r"(?:only(?!\s+(?:name|annotate|label|tell|count|compare|plot|draw|predict)\b)|just(?!\s+(?:name|annotate|label|tell|give|count"
+    r"|compare|plot|draw|generate|make|predict|list|run|do|show|got|a|an|to|wonder\w*|curious|check\w*|received|ask\w*|so|had|did|back|out)\b)|select|keep|choose|fetch|grab|isolate|extract|pull\s+out|(?:pick|take)(?:\s+out)?|filter|restrict|limit|narrow|subset|focus|zoom"
     r"|take|highlight|look\s+only|continue\s+with|work\s+with|everything\s+(?:but|except)|all\s+(?:but"
     r"|except)|drop|exclude|remove|ignore|discard|omit|eliminate|throw\s+out|get\s+rid\s+of|kick|leave\s+out|toss|weed\s+out)\b",
     re.IGNORECASE,
@@ -390,7 +530,13 @@ COUNTS = re.compile(
 )
 BY = re.compile(
     r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)|with|each|every"
-    r"|in\s+(?:one|any|either|both|some)(?:\s+of)?)\s+(?:the\s+|all\s+|both\s+|2\s+|two\s+|my\s+|different\s+|single\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
+    r"|in\s+(?:one|any|either|both|some)(?:\s+of)?)\s+(?:the\s+|all\s+|both\s+|\d+\s+|two\s+|my\s+|different\s+|single\s+|remaining\s+|other\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
+    re.IGNORECASE,
+)
+# "The two diets", "both batches", "see the column patient".
+OF_SEVERAL = re.compile(
+    r"\b(?:both|\d+|two|three)\s+(?:of\s+(?:the|my|our)\s+)?(?:\w+\s+)?([A-Za-z_]\w*s)\b"
+    r"|\bcolumn\s+(?:called\s+|named\s+|is\s+)?[\"'`]?([A-Za-z_]\w*)|\b(?!the\b|an?\b|this\b|that\b|which\b|one\b)([A-Za-z_]\w*)[\"'`]?\s+column\b",
     re.IGNORECASE,
 )
 RESOLUTION = re.compile(r"\bresolution\s*(?:of|=|:|at|to)?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -438,6 +584,9 @@ FILE_WORD = re.compile(
 )
 EVERYDAY = frozenset("the data cell cells count counts gene genes matrix sample samples file h5ad csv tsv all".split())
 WHICH_FILE = re.compile(rf"\b(?:other|previous|another|next|(?:{'|'.join(PLACES)}))\s+{FILES}\b", re.IGNORECASE)
+OF_LABELS = re.compile(
+    r"(?<!geno)(?<!pheno)type|annot|label|class|ident|ontology|cluster|leiden|louvain", re.IGNORECASE
+)
 Parse = Callable[[str], Cells | None]
 
 
@@ -530,11 +679,37 @@ def find_column(text: str, obs: pd.DataFrame | None) -> str:
         if "_" in name and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
             return name
     for match in BY.finditer(text):
+        if re.match(r"\s*#?\d", text[match.end() :]):
+            continue  # "with cluster 2" is one of them
         words = match[1].lower().split()
         for said in (" ".join(words), words[0]):
-            if (found := _column(said, columns, obs)) is not None:
+            if said != "cell" and (found := _column(said, columns, obs)) is not None:
+                return found
+    own = {_plain(name): name for name in groupings(obs)}
+    only = [name for name in groupings(obs) if not OF_LABELS.search(name)]
+    said = {word for match in BY.finditer(text) for one in match[1].lower().split() for word in _singulars(one)}
+    said |= {
+        one
+        for match in OF_SEVERAL.finditer(text)
+        for word in match.groups()
+        if word
+        for one in _singulars(word.lower())
+    }
+    if len(only) == 1 and said & ANY_GROUP:
+        return only[0]
+    for match in OF_SEVERAL.finditer(text):
+        words = [_plain(word) for word in match.groups() if word]
+        for one in (one for word in words for one in _singulars(word)):
+            if (found := own.get(one) or _column_of(one, obs)) is not None:
                 return found
     return ""
+
+
+def own_types(obs: pd.DataFrame | None) -> str:
+    """The file's own column of cell types, where it has one; "" where it has none, or several."""
+    named = [] if obs is None else [name for name in groupings(obs) if OF_LABELS.search(name)]
+    found = [name for name in named if not re.search(r"ontology|cluster|leiden|louvain", name, re.IGNORECASE)]
+    return found[0] if len(found) == 1 else ""
 
 
 def column_of_composition(text: str, obs: pd.DataFrame | None) -> str:
@@ -556,15 +731,34 @@ def _column(said: str, columns: dict[str, str], obs: pd.DataFrame) -> str | None
         "response": "instructcell_drug_response",
         "cluster": cluster_column(obs) or OWN_CLUSTERS,
     }
-    for word in (_plain(said), _plain(said).removesuffix("s")):
+    for word in _singulars(_plain(said)):
         if word in known:
             return known[word]
         if word in columns:
             return columns[word]
+        if (named := _column_of(word, obs)) is not None:
+            return named
     if len(said) < SHORTEST_NEAR:
         return None
     near = process.extractOne(_plain(said), list(columns), scorer=fuzz.ratio, score_cutoff=NEAR)
     return None if near is None else columns[near[0]]
+
+
+def _singulars(word: str) -> tuple[str, ...]:
+    """A word and what it may be the plural of."""
+    ways = ("s", ""), ("es", ""), ("ies", "y")
+    return (word, *(word.removesuffix(end) + instead for end, instead in ways if word.endswith(end)))
+
+
+def _column_of(word: str, obs: pd.DataFrame) -> str | None:
+    """The column whose groups are all called after a word: "run" of run7 and run8."""
+    called = re.compile(rf"{re.escape(word)}[\W_]*\w{{1,3}}", re.IGNORECASE)
+    found = [
+        column
+        for column, values in groupings(obs).items()
+        if len(word) > 2 and all(map(called.fullmatch, values.unique()))
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def near_value(word: str, obs: pd.DataFrame) -> Cells | None:
@@ -625,6 +819,27 @@ def _file_by_word(low: str, files: Sequence[str]) -> str:
     said = {word for match in FILE_WORD.finditer(low) for word in (match[1] or match[2]).split()}
     said |= {word.removesuffix("s") for word in said}
     found = [name for name in files if said & (set(re.findall(r"[a-z0-9]{3,}", name.lower())) - EVERYDAY)]
+    return found[0] if len(found) == 1 else _file_by_tissue(low, files)
+
+
+# Words that mean one tissue, in the names of files and in what is said of them.
+SAME_TISSUE = (
+    {"blood", "pbmc", "pbmcs", "leukocytes"}, {"islets", "islet", "pancreas", "pancreatic"}, {"brain", "cortex"},
+    {"lung", "airway"}, {"gut", "colon", "intestine", "ileum"}, {"marrow", "bm"}, {"kidney", "renal"},
+    {"liver", "hepatic"}, {"skin", "dermis"}, {"tumour", "tumor", "cancer"},
+)  # fmt: skip
+OF_TISSUE = re.compile(
+    r"^\W*(?:(?:and|now|then|ok|next|back|to|same|the|for|in|on|with|go|switch|do|please|again|thanks?|many|let'?s|take|use|so"
+    r"|what|about|how|if|you)\W+)*([a-z]+)(?:\W+(?:file|sample|data|data\s?set|cells|one|now|please|too|as\s+well|if|you|again|then))*\W*$",
+    re.IGNORECASE,
+)
+
+
+def _file_by_tissue(low: str, files: Sequence[str]) -> str:
+    """The only file of a tissue that is all a sentence names: "now the blood" means pbmc.h5ad."""
+    match = OF_TISSUE.match(low)
+    meant = next((words for words in SAME_TISSUE if match and match[1] in words), set())
+    found = [name for name in files if meant & set(re.findall(r"[a-z]+", name.lower()))]
     return found[0] if len(found) == 1 else ""
 
 

@@ -69,11 +69,53 @@ def test_a_scripted_conversation_goes_as_written(conversation):
         (["Would gefitinib work on the last 4 cells?", "and PLX4720?"], "drug_response", "the last 4 cells"),
         (["only cluster 1", "undo", "which drugs would hit these cells?"], "rank_drugs", "the data"),
         (["Would Islettinib work on cluster 1?", "and Apatinol?"], "drug_response", "leiden 1"),
+        (["only the stim cells", "INS?"], "expression", "condition stim"),
+        (["only the stim cells", "is the quality good?"], "quality", "condition stim"),
+        (["only the stim cells", "how many cells express INS in all cells?"], "expression", "the data"),
+        (["only the stim cells", "INS in the ctrl cells"], "expression", "condition ctrl"),
+        (["only the stim cells", "undo", "INS?"], "expression", "the data"),
+        (["which cells are stim?", "is the quality good?"], "quality", "the data"),
     ],
 )
 def test_a_follow_up_is_about_the_cells_that_were_talked_about(session, sentences, tool, cells):
     (result,) = [result for result in ask(session, *sentences).results if result.tool == tool]
     assert result.facts["cells"] == cells
+
+
+def test_an_answer_about_kept_cells_says_so_unless_the_sentence_did(session):
+    assert "within the chosen cells" in ask(session, "only the stim cells", "INS?").answer
+    assert "within the chosen cells" not in ask(session, "INS in the ctrl cells").answer
+
+
+def test_one_named_group_is_compared_with_the_other_of_its_column(session):
+    (result,) = ask(session, "which genes go up with stim").results
+    assert [group["name"] for group in result.facts["groups"]] == ["condition stim", "condition ctrl"]
+
+
+def test_what_a_correction_names_takes_the_place_of_what_was_refused(session):
+    turn = ask(session, "how many cells express ZZQX99?", "typo! INS was what I wanted")
+    assert [row["gene"] for row in turn.results[-1].facts["genes"]] == ["INS"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("thanks a lot!", "You are welcome"),
+        ("that's all for today, bye", "Good-bye"),
+        ("who am I talking to?", "I am InstructCell"),
+    ],
+)
+def test_small_talk_is_answered_as_people_would(session, said, answer):
+    assert ask(session, said).answer.startswith(answer)
+
+
+def test_a_count_by_the_labels_of_the_file_says_how_far_they_agree(session):
+    ask(session, "Could you name the types of my cells?")
+    called = session.adata.obs["instructcell_cell_type"].astype(str)
+    session.adata.obs["cell_type"] = ["alien" if at == 0 else name for at, name in enumerate(called)]
+    facts = ask(session, "do your calls agree with the cell_type column?").results[-1].facts
+    known = sum(session.checkpoint.labels.find(name) is not None for name in called[1:])
+    assert facts["by"] == "cell_type" and facts["agreement"]["n"] == known and facts["agreement"]["of"] >= known
 
 
 def test_generate_like_these_and_put_them_on_the_map(session, checkpoint):

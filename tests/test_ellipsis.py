@@ -84,6 +84,10 @@ def test_a_question_for_a_place_by_size_is_known_from_one_about_that_group(text,
         ("the endothelial ones", "the endothelial cells"),
         ("GCG in the alphas", "GCG in the alpha cells"),
         ("alpha over beta", "alpha cells versus beta cells"),
+        ("acinar and endothelial", "acinar cells and endothelial cells"),
+        ("the cells that you call stellate", "the stellate cells"),
+        ("ohh beta. how many?", "ohh beta cells. how many?"),
+        ("CD4 and CD8", "CD4 and CD8"),
         ("the unsure ones", "the unsure ones"),
         ("plot GCG over all cell types", "plot GCG over all cell types"),
     ],
@@ -109,6 +113,24 @@ def test_short_names_of_types_are_written_out(text, text_filled):
 def test_names_of_the_bench_are_types_and_genes_stay_genes(text, type_id):
     found = [mention.id for mention in load_name_book().cell_types(spelled_out(text))]
     assert found == ([type_id] if type_id else [])
+
+
+def test_a_part_is_asked_of_an_analysis_and_not_of_a_choice():
+    said = "restrict that to the beta cells"
+    assert filled(said, Talk(analysed=True)).text == "only in the beta cells"
+    assert filled(said, Talk()).text == said
+
+
+def test_a_number_with_a_question_mark_is_a_cluster_whatever_was_talked_of_between():
+    talk = Talk(kind="type", clusters=("0", "1", "2"))
+    assert filled("2?", talk).text == "cluster 2?"
+    assert filled("2 please", talk).text == "2 please"
+    assert filled("2?", Talk(kind="type", clusters=("0", "1", "2"), made=50)).text == "2?"
+
+
+def test_no_name_of_a_type_goes_on_into_a_bracket():
+    found = load_name_book().cell_types("50 pseudo-cells: dendritic cell (human blood)")
+    assert [mention.written for mention in found] == ["dendritic cell"]
 
 
 def test_a_name_of_two_types_is_ambiguous_as_it_is_written():

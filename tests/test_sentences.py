@@ -21,6 +21,8 @@ from instructcell.tools import drugs_of
         ("how many alpha, beta and delta cells are there?", ["how many alpha, beta and delta cells are there?"]),
         ("compare alpha and beta cells", ["compare alpha and beta cells"]),
         ("Wonderful, thank you very much. How many are there?", ["How many are there?"]),
+        ("I need all beta cells and also if they have INS", ["I need all beta cells", "do they have INS"]),
+        ("15 fake B cells and compare them with the real", ["15 fake B cells", "compare them with the real"]),
         ("good morning", ["good morning"]),
         ("ok", ["ok"]),
     ],
@@ -35,6 +37,8 @@ def test_several_requests_are_taken_apart_and_courtesy_is_left_out(text, parts):
         ("no, I meant cluster 3", "cluster 3", True),
         ("oops, afatinib of course", "afatinib of course", True),
         ("actually 20 is enough", "20 is enough", True),
+        ("typo! INS was what I wanted", "INS", True),
+        ("wrong pair, NK and B cells", "NK and B cells", True),
         ("no", "no", False),
         ("not in all cells", "not in all cells", False),
     ],
@@ -54,6 +58,7 @@ def test_a_correction_takes_the_place_of_the_request_before(text, rest, corrects
         ("this one", "this one"),
         ("c1?", "cluster 1?"),
         ("C3 and DCs", "C3 and DC"),
+        ("DE 0 v 2", "DE 0 vs 2"),
     ],
 )
 def test_numbers_and_letters_are_spelled_out(text, spelled):

@@ -10,7 +10,7 @@ from instructcell import answers, slots
 from instructcell.errors import InstructCellError
 from instructcell.events import Event, TextDelta
 from instructcell.flows import desk
-from instructcell.flows.conversation import AMONG, ONES, WRITING, Answer, Conversation, types_said
+from instructcell.flows.conversation import AMONG, ONES, WRITING, Answer, Called, Choice, Conversation, types_said
 from instructcell.requests import Request
 from instructcell.toolbox.arguments import ALL, Cells
 from instructcell.toolbox.data import groupings
@@ -18,7 +18,7 @@ from instructcell.toolbox.data import groupings
 CHANGING = (*WRITING, "open", "use_file", "select", "find_by_text", "generate")  # tools that a step back takes back
 LEADS = re.compile(
     r"^\W*(?:(?:please|can you|could you|now|and|ok)\W+)*"
-    r"(?:find|show|search|look|locate|identify|get|pick|where\s+are|which|are\s+there)"
+    r"(?:find|show|search|look|locate|identify|get|pick|where\s+are|which|are\s+there|anything|anyone|something)"
     r"(?:\s+(?:me|out|up|for|through|the\s+data|my\s+data|any|all|in))*(?:\s+(?:of\s+)?(?:the|my|these))?\s+(?=\S)",
     re.IGNORECASE,
 )
@@ -32,6 +32,9 @@ def select(talk: Conversation, request: Request) -> Answer:
     if slots.BRINGS_BACK.search(request.text) and _chose_last(talk):
         yield from desk.undo(talk, request)
         return
+    others_back = slots.RESTORES.search(request.text) and slots.THE_OTHERS.search(request.text)
+    if others_back:  # "put the others back"
+        request = replace(request, text="all cells", cells=None, points_back=False)
     said = ALL if slots.EVERYTHING.search(request.text) and not request.genes else _said(talk, request)
     if said == ALL and slots.OTHERS.search(request.text) and request.points_back and talk.focus != ALL:
         said = talk.focus.model_copy(update={"others": not talk.focus.others})  # "drop them"
@@ -48,17 +51,20 @@ def select(talk: Conversation, request: Request) -> Answer:
         return
     elif slots.OTHERS.search(request.text) and not slots.EVERYTHING.search(request.text):
         said = said.model_copy(update={"others": True})
-    cells: Cells | None = None
+    cells = said
     try:
         cells = yield from _within(talk, request, said)
         result = yield from talk.call("select", cells=cells)
     except InstructCellError:
         if cells == said:
             raise
+        cells = said
         result = yield from talk.call("select", cells=said)
     if result.selection is not None:
         kept = talk.workspace.selected
         talk.focus = Cells(selection=kept.name) if kept is not None else ALL
+        asks = slots.SHOWS_CELLS.match(request.text) and not slots.CHOOSES.match(request.text)
+        talk.kept = None if kept is None or asks else Choice(talk.focus, cells)
     yield from talk.tell(result)
 
 
@@ -85,14 +91,29 @@ def _said(talk: Conversation, request: Request) -> Cells:
     said = request.cells or ALL
     if request.type_name:
         said = said.model_copy(update={"cell_type": types_said(request)})
-    if request.genes:
-        said = said.model_copy(update={"expresses": request.genes[0]})
+    sign = slots.POSITIVE_ONES.search(request.text)
+    genes = request.genes or (talk.topic.genes if sign else ())
+    if genes:  # "take the positive ones" after talk of a gene
+        said = said.model_copy(update={"expresses": genes[0]})
+    if sign and not request.genes and genes and sign["sign"].lower() == "negative":
+        said = said.model_copy(update={"others": True})
     return said
 
 
 def _within(talk: Conversation, request: Request, said: Cells) -> Generator[Event, None, Cells]:
     """The conditions within the cells talked about, if the request points at them."""
     return (yield from talk.cells_of(replace(request, cells=None if said == ALL else said, type_name="")))
+
+
+def _found(talk: Conversation, phrase: str, cells: Cells) -> Called:
+    """The cells that fit a description; where its words are not known, those of its last clause that are."""
+    clauses = [part.strip() for part in re.split(r"[?.,;:]+", phrase) if len(part.split()) > 1]
+    for said in (phrase, *reversed(clauses if len(clauses) > 1 else [])):
+        try:
+            return (yield from talk.call("find_by_text", text=said, cells=cells))
+        except InstructCellError:
+            continue
+    return (yield from talk.call("find_by_text", text=phrase, cells=cells))
 
 
 def draw_map(talk: Conversation, request: Request) -> Answer:
@@ -122,8 +143,9 @@ def find(talk: Conversation, request: Request) -> Answer:
         r"^\W*(?:(?:and|now|also|then|what\s+about|how\s+about)\s+)+", "", request.text, flags=re.IGNORECASE
     )
     phrase = ONES.sub("cells", LEADS.sub("", phrase)).strip(" ?.!") or request.text
+    phrase = re.sub(r"(?:\s+(?:in\s+)?(?:here|there))+\W*$", "", phrase) or phrase
     cells = talk.focus if AMONG.search(request.text) else ALL
-    result = yield from talk.call("find_by_text", text=AMONG.sub("", phrase).strip(), cells=cells)
+    result = yield from _found(talk, AMONG.sub("", phrase).strip(), cells)
     if result.selection is not None:
         talk.focus = Cells(selection=result.selection.name)
     yield from talk.tell(result)

@@ -14,11 +14,12 @@ from instructcell import slots, tools
 from instructcell.answers import answer_of
 from instructcell.checkpoint import Checkpoint
 from instructcell.doctor import DatasetReport
+from instructcell.errors import InstructCellError
 from instructcell.events import Event, FigureReady, Progress, TableReady, TextDelta
 from instructcell.requests import Request, Topic
 from instructcell.toolbox import Toolbox
 from instructcell.toolbox.arguments import ALL, EITHER, Cells
-from instructcell.toolbox.cells import OWN_CLUSTERS
+from instructcell.toolbox.cells import OWN_CLUSTERS, chosen
 from instructcell.workspace import Result, Workspace
 
 Answer = Generator[Event, None, None]
@@ -39,6 +40,18 @@ class Turn:
     results: list[Result] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Cells that were kept for what follows, as a selection, and the conditions by which they were chosen."""
+
+    cells: Cells
+    by: Cells
+
+    def clashes(self, said: Cells) -> bool:
+        """Whether other cells are named in the way in which these were chosen: beta cells after "only alpha cells"."""
+        return bool({*self.by.short(), *ORDER, "selection", "file"} & {*said.short()})
+
+
 class Conversation:
     """Files, results and turns of one user, and what was talked of last.
 
@@ -54,6 +67,9 @@ class Conversation:
         Intent of the turn before.
     topic
         Genes, drugs, types and groups that were talked of last.
+    kept
+        The cells that were kept for what follows ("only the T cells from now on"), which every later question is about
+        unless it names others or all.
     offers
         What was asked back: "yes" or "the first" takes the first.
     """
@@ -66,6 +82,8 @@ class Conversation:
         self.last_file = ""  # that it was about
         self.previous = ""  # intent of the turn before
         self.foci: dict[str, Cells] = {}  # per file, the cells that were talked about
+        self.choices: dict[str, Choice] = {}  # per file, the cells that were kept for what follows
+        self.narrowed = False  # whether this answer is about the kept cells though the sentence did not say so
         self.topic = Topic()
         self.compared: Cells | None = None  # both groups of the latest comparison
         self.offers: list[Request] = []  # what was asked back: "yes" or "the first" takes the first
@@ -131,6 +149,24 @@ class Conversation:
         self.foci[self.name] = cells
 
     @property
+    def kept(self) -> Choice | None:
+        """The cells of the current file that were kept for what follows."""
+        return self.choices.get(self.name)
+
+    @kept.setter
+    def kept(self, choice: Choice | None) -> None:
+        self.choices = {**{name: one for name, one in self.choices.items() if name != self.name}}
+        if choice is not None:
+            self.choices[self.name] = choice
+
+    def among_kept(self, said: Cells, text: str) -> Cells:
+        """What a sentence says of which cells, within those that were kept, unless it names others or all."""
+        if self.kept is None or everywhere(text) or self.kept.clashes(said):
+            return said
+        self.narrowed = True
+        return Cells(**{**said.short(), "selection": self.kept.cells.selection})
+
+    @property
     def told(self) -> Iterator[Event]:
         """All events so far, turn by turn."""
         return (event for turn in self.history for event in turn.events)
@@ -139,8 +175,9 @@ class Conversation:
         """Call a tool; its result is what this turn may talk of, and its cells are the cells talked about."""
         result = yield from self.toolbox.steps(tool, **arguments)
         self.history[-1].results.append(result)
-        if isinstance(arguments.get("cells"), Cells):
-            self.focus = arguments["cells"]
+        cells = arguments.get("cells")
+        if isinstance(cells, Cells) and not (cells == ALL and arguments.get("by")):  # a view of all groups
+            self.focus = cells
         return result
 
     def tell(self, result: Result, *, text: bool = True) -> Answer:
@@ -172,8 +209,10 @@ class Conversation:
         of_type = self.focus == Cells(cell_type=self.focus.cell_type)
         if request.type_name and of_type and not slots.THE_OTHERS.search(request.text):
             return said  # "alpha cells, how many of them?" after talk of beta cells
-        if not back or slots.EVERYTHING.search(request.text) or self.focus == ALL:
-            return said
+        if request.column and request.column in (self.focus.column, self.kept.by.column if self.kept else ""):
+            return said  # "INS by patient" after talk of one of them
+        if not back or everywhere(request.text) or self.focus == ALL or self._nobody(self.focus):
+            return self.among_kept(said, request.text)
         if said == ALL or said == self.focus:
             return self.focus
         base, given = self.focus.short(), said.short()
@@ -214,9 +253,38 @@ class Conversation:
                 "\n*These cells* now means both groups; say *the first group* or *the second group* for one of them.\n"
             )
 
+    def _nobody(self, cells: Cells) -> bool:
+        """Whether no cell was called by the type of cells talked about, who are asked about no further."""
+        if self.annotation is None or cells != Cells(cell_type=cells.cell_type) or not cells.cell_type:
+            return False
+        return not self.holds(cells)
+
+    def holds(self, cells: Cells) -> bool:
+        """Whether there are such cells."""
+        try:
+            for _ in chosen(self.toolbox, cells):
+                pass
+        except InstructCellError:
+            return False
+        return True
+
+    def now_of_type(self, request: Request) -> None:
+        """After knowledge of one type that cells here were called, "they" are these cells."""
+        if self.annotation is None or len(request.types) != 1:
+            return
+        found = self.checkpoint.labels.find(request.type_name)
+        if found is not None and (self.annotation.table["cell_type"] == found.name).any():
+            self.focus = Cells(cell_type=found.name)
+
     def forget(self) -> None:
         self.last, self.previous, self.offers, self.topic, self.compared = None, "", [], Topic(), None
         self.foci.clear()
+        self.choices.clear()
+
+
+def everywhere(text: str) -> bool:
+    """Whether a sentence says that all cells are meant."""
+    return any(words.search(text) for words in (slots.EVERYTHING, slots.IN_EVERYTHING, slots.WHOLE_FILE))
 
 
 def types_said(request: Request) -> str:

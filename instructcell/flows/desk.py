@@ -10,7 +10,11 @@ from instructcell.events import CellsGenerated, FilesReady, TextDelta
 from instructcell.flows.conversation import WRITING, Answer, Conversation
 from instructcell.requests import Request
 from instructcell.retrieval.names import load_name_book
+from instructcell.tools import CELL_TYPE
 
+OBJECT = re.compile(
+    r"\bannotat\w+|\blabell?ed\b|\bh5ad\b|\bcell\s*types?\b|\bpredictions?\b"
+)  # that is asked for before it is made
 EXPORTS = {
     "pseudo": r"\b(?:pseudo-?\s?cells?|(?:generated|synthetic|simulated|fake|new)\s+(?:cells?|ones))\b",
     "script": r"\b(?:script|code|reproduce|repeat these|python)\b",
@@ -25,13 +29,15 @@ def download(talk: Conversation, request: Request) -> Answer:
     """Hand out what was asked for, else what was made last."""
     low = request.text.lower()
     what = next((what for what, words in EXPORTS.items() if re.search(words, low)), "")
+    if not what and talk.latest is None and talk.adata is not None and OBJECT.search(low):
+        yield from talk.call("annotate")
     pseudo = talk.generated is not None and (talk.latest is None or _made_last(talk))
     if not what and pseudo:
         assert talk.generated is not None
         yield TextDelta("Here are the pseudo-cells of the last request. ")
         yield CellsGenerated(talk.generated)
         what = "pseudo"
-    elif not what and talk.latest is not None:
+    elif not what and (talk.latest is not None or CELL_TYPE in talk.workspace.written(talk.name)):
         yield TextDelta(
             "The cells with all results so far are saved as .h5ad; the counts are unchanged, and cells that were "
             "not asked about have no entry. *Export all this* hands out tables and a script as well. "
@@ -55,7 +61,7 @@ def undo(talk: Conversation, request: Request) -> Answer:
     """Take the last step back, in the talk as well."""
     result = yield from talk.call("undo")
     if result.payload is not None and result.payload.mark is not None:
-        talk.last, talk.focus, talk.topic = result.payload.mark
+        talk.last, talk.focus, talk.topic, talk.kept = result.payload.mark
     yield from talk.tell(result)
 
 
@@ -73,6 +79,18 @@ def show_help(talk: Conversation, request: Request) -> Answer:
 
 def small_talk(talk: Conversation, request: Request) -> Answer:
     """Answer a greeting."""
+    if slots.THANKS.search(request.text):
+        yield TextDelta("You are welcome. Ask on whenever you like; *export all this* hands out what we found.")
+        return
+    if slots.FAREWELL.search(request.text):
+        yield TextDelta("Good-bye. *Export all this* hands out what we found, with a script that repeats it.")
+        return
+    if slots.WHO_ARE_YOU.search(request.text):
+        yield TextDelta(
+            "I am InstructCell, a program that reads single-cell expression: a cell encoder and a small language model "
+            "of which each answer rests on your counts and on cited tables, no person and no general chat."
+        )
+        return
     loaded = f" {answers.titled(talk.name)} is loaded." if talk.adata is not None else ""
     yield TextDelta(
         f"Hello! I read single-cell expression: cell types, new cells, drug response, markers.{loaded} "
@@ -83,7 +101,7 @@ def small_talk(talk: Conversation, request: Request) -> Answer:
 def out_of_scope(talk: Conversation, request: Request) -> Answer:
     """Say that it cannot be answered, unless the tables hold an answer."""
     names = load_name_book()
-    asks_other = slots.INJECTION.search(request.text) or slots.NOT_READ.search(request.text)
+    asks_other = any(words.search(request.text) for words in (slots.INJECTION, slots.NOT_READ, slots.VERSE))
     if (names.genes(request.text) or names.cell_types(request.text)) and not asks_other:
         result = yield from talk.call("knowledge", question=request.text[:2000])
         if result.facts["supported"]:

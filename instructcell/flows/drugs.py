@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from instructcell import answers, slots, tools
@@ -9,8 +10,9 @@ from instructcell.drugs import Drug
 from instructcell.errors import DrugError
 from instructcell.events import TextDelta
 from instructcell.flows.conversation import Answer, Conversation
+from instructcell.mentions import drug_by_place
 from instructcell.requests import Request
-from instructcell.toolbox.arguments import Cells
+from instructcell.toolbox.arguments import ALL, Cells
 from instructcell.toolbox.core import as_drug
 
 
@@ -86,7 +88,8 @@ def rank(talk: Conversation, request: Request) -> Answer:
         return
     yield TextDelta("Ranking the drugs of the cell-line screens.\n\n")
     if len(request.groups) > 1:
-        yield from talk.ask("rank_drugs", cells=request.groups[0], against=request.groups[1])
+        first = talk.focus if request.groups[0] == ALL else request.groups[0]
+        yield from talk.ask("rank_drugs", cells=first, against=request.groups[1])
         return
     cells = yield from talk.cells_of(request)
     yield from talk.prepare(request.column)
@@ -103,6 +106,8 @@ def compare_drug(talk: Conversation, request: Request) -> Answer:
         yield from predict_response(talk, request)
         return
     groups = request.groups
+    if len(groups) < 2 and slots.BOTH.search(request.text) and (pair := _asked_last(talk, drug)):
+        groups = pair
     if len(groups) > 1 or (groups and not request.column):
         against = groups[1] if len(groups) > 1 else None
         yield from talk.ask("compare_drug", drug=drug.name, cells=groups[0], against=against)
@@ -113,10 +118,25 @@ def compare_drug(talk: Conversation, request: Request) -> Answer:
     yield from talk.ask("compare_drug", drug=drug.name, by=by)
 
 
+def _asked_last(talk: Conversation, drug: Drug) -> tuple[Cells, ...]:
+    """The two groups whose response to a drug was asked about last: "which of the two is more sensitive"."""
+    asked = [
+        Cells(**result.arguments["cells"])
+        for result in talk.workspace.state.results
+        if result.tool == "drug_response" and result.facts.get("drug") == drug.name and result.arguments.get("cells")
+    ]
+    pair = tuple(dict.fromkeys(asked))[-2:]
+    return pair if len(pair) == 2 else ()
+
+
 def drug_facts(talk: Conversation, request: Request) -> Answer:
     """What is known of drugs: names, targets, how well their predictions hold."""
     known = [mention.drug.name for mention in request.drugs if mention.drug is not None]
     target = slots.TARGET_CLASS.search(request.text)
+    named = () if known or target else drug_by_place(request.text)
+    if named and all(mention.drug is None for mention in named) and re.search(r"\bdrug\s+\w", request.text):
+        yield from predict_response(talk, replace(request, drugs=named))  # refused by its name
+        return
     asked = known[0] if known else target[1] if target else ""
     if asked.lower() in ("drug", "any", "which", "other", "an", "the", "kinase"):
         asked = "" if asked.lower() != "kinase" else asked

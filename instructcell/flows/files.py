@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from instructcell import slots
+from instructcell import answers, slots
 from instructcell.answers import answer_of
 from instructcell.events import TextDelta
 from instructcell.flows.conversation import Answer, Conversation
@@ -23,6 +23,10 @@ def describe(talk: Conversation, request: Request) -> Answer:
         result = yield from talk.call("describe")
         yield TextDelta(f"{result.facts['encoders']}\n", result.id)
         return
+    if slots.OPEN_FILES.search(request.text):
+        others = [answers.quoted(name) for name in talk.files if name != talk.name]
+        beside = f", beside {', '.join(others)}; *use* and a name changes to another" if others else ""
+        yield TextDelta(f"We talk about {answers.quoted(talk.name)}{beside}.\n\n")
     yield from talk.ask("describe")
 
 

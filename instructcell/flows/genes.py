@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from instructcell import requests, slots
+from instructcell import requests, slots, tools
 from instructcell.events import TextDelta
 from instructcell.flows.conversation import ORDER, Answer, Conversation
 from instructcell.requests import Request
@@ -12,6 +12,7 @@ from instructcell.retrieval import answer_knowledge
 from instructcell.toolbox.arguments import ALL, EITHER, Cells
 from instructcell.toolbox.cells import cluster_column
 
+PLOTTED_GENES = 3  # of each group, when those that differ are plotted
 MARKERS_IN_TALK = 5  # of a type that was looked up: "do my cells express them?"
 
 
@@ -26,6 +27,7 @@ def knowledge(talk: Conversation, request: Request) -> Answer:
     if request.intent == requests.MARKERS and result.facts["supported"] and "markers" in result.tables:
         top = tuple(map(str, result.tables["markers"]["gene"].head(MARKERS_IN_TALK)))
         talk.topic = replace(talk.topic, genes=top)  # "is it in my cells?"
+    talk.now_of_type(request)
     label = request.cell_type
     if request.intent == requests.MARKERS and label is not None and result.facts["supported"] and talk.annotation:
         found = yield from talk.call("count_cells", cell_type=label.name)
@@ -42,9 +44,9 @@ def expression(talk: Conversation, request: Request) -> Answer:
         yield from knowledge(talk, request)
         return
     cells = yield from talk.cells_of(request)
-    within = _selected_by_words(talk) if cells == ALL and not _everywhere(request.text) else None
-    cells = cells if within is None else within
     column = request.column
+    if not column and slots.PLOTS.search(request.text):
+        yield from talk.prepare(tools.CELL_TYPE)  # by which the plot is drawn
     if not column and slots.EACH_GROUP.search(request.text) and slots.MOST_OF_IT.search(request.text):
         column = talk.grouping_said(request.text)
     yield from talk.prepare(column)
@@ -52,15 +54,6 @@ def expression(talk: Conversation, request: Request) -> Answer:
     named = slots.WHICH_EXPRESS.search(request.text) and not slots.COUNTS.search(request.text)
     if named and len(request.genes) == 1:  # "which cells have GHRL?", "those"
         talk.focus = cells.model_copy(update={"expresses": request.genes[0]})
-    if within is not None:
-        yield TextDelta("\nThis is within the chosen cells; say *in all cells* to ask about all of them.\n")
-
-
-def _selected_by_words(talk: Conversation) -> Cells | None:
-    """The cells that were chosen last, if cells are chosen; those that a search found are not chosen by it."""
-    kept = talk.workspace.selected
-    chose = [step.tool for step in talk.workspace.state.steps if step.tool in ("select", "find_by_text")]
-    return Cells(selection=kept.name) if kept is not None and chose[-1:] == ["select"] else None
 
 
 def compare(talk: Conversation, request: Request) -> Answer:
@@ -69,8 +62,11 @@ def compare(talk: Conversation, request: Request) -> Answer:
         yield from talk.needs_cells("To compare groups I need cells.")
         return
     groups = request.groups
-    if len(groups) == 1 and groups[0] != talk.focus and slots.POINTS_BACK.search(request.text):
+    goes_on = slots.POINTS_BACK.search(request.text) or slots.GOES_ON.search(request.text)
+    if len(groups) == 1 and groups[0] != talk.focus and goes_on:
         groups = (talk.focus, *groups) if talk.focus != ALL else groups
+    if not groups and slots.BOTH.search(request.text) and (pair := _types_of_talk(talk)):
+        groups = pair
     if not groups and talk.focus != ALL:
         groups = (talk.focus,)
     if request.column and len(groups) < 2:
@@ -80,17 +76,31 @@ def compare(talk: Conversation, request: Request) -> Answer:
         return
     if not groups:
         yield TextDelta(
-            "Which groups shall I compare? Name two, such as *compare B cells with T cells*, or one against the "
-            "rest: *what is special about cluster 1?*"
+            "Which groups shall I compare? Name two (cell types, clusters or groups of a column), or one to hold it "
+            "against the rest."
         )
         return
     if len(request.groups) > 1 and (request.points_back or request.points_here):
         groups = tuple(_of_these(talk, group) for group in groups)
+    elif len(groups) > 1:
+        within = tuple(talk.among_kept(group, request.text) for group in groups)
+        groups = within if all(map(talk.holds, within)) else groups
     against = groups[1] if len(groups) > 1 else None
     if against is None and slots.ONLY_IN.search(request.text):
         against = _rest_of_type(talk, groups[0])
-    yield from talk.ask("compare", cells=groups[0], against=against, genes=request.genes)
+    if talk.last is not None:
+        talk.last = replace(talk.last, groups=groups)  # "and with B cells?" goes on from what was meant
+    result = yield from talk.call("compare", cells=groups[0], against=against, genes=request.genes)
+    yield from talk.tell(result)
+    found = tuple(gene["gene"] for genes in result.facts["higher"].values() for gene in genes[:PLOTTED_GENES])
+    talk.topic = replace(talk.topic, found=found)  # "plot the top genes"
     yield from talk.now_both(groups)
+
+
+def _types_of_talk(talk: Conversation) -> tuple[Cells, ...]:
+    """The type of the cells talked about and the one they were held against: "the two types against each other"."""
+    named = tuple(dict.fromkeys(filter(None, (talk.focus.cell_type, *talk.topic.types))))
+    return tuple(Cells(cell_type=name) for name in named) if len(named) == 2 else ()
 
 
 def _of_these(talk: Conversation, group: Cells) -> Cells:
@@ -109,8 +119,3 @@ def _rest_of_type(talk: Conversation, group: Cells) -> Cells | None:
     said = set((group.value or group.cluster).split(EITHER))
     others = [value for value in talk.adata.obs[column].astype(str).unique() if value not in said]
     return Cells(cell_type=group.cell_type, column=column, value=EITHER.join(others)) if others else None
-
-
-def _everywhere(text: str) -> bool:
-    """Whether a sentence says that all cells are meant."""
-    return slots.EVERYTHING.search(text) is not None or slots.IN_EVERYTHING.search(text) is not None

@@ -21,7 +21,8 @@ def generate(talk: Conversation, request: Request) -> Answer:
         yield from _generate_each(talk, request)
         return
     like = request.cells
-    if like is None and (request.like or (request.points_back and request.cell_type is None)):
+    points = request.points_back or request.points_here
+    if like is None and (request.like or (points and request.cell_type is None)):
         like = talk.focus
     named = request.cell_type.name if request.cell_type else request.unknown_type
     if named is None and (like is None or talk.adata is None):
@@ -37,7 +38,8 @@ def generate(talk: Conversation, request: Request) -> Answer:
             "Ask for fewer, or use the command line: instructcell generate."
         )
     if named is not None:
-        named = tools.find_generable(talk.checkpoint.labels, named).name
+        label = tools.find_generable(talk.checkpoint.labels, named)
+        named = label.name if talk.checkpoint.labels.find(named) is not None else named
     seed = talk.workspace.state.n_generations if request.seed is None else request.seed
     also = given(request, "tissue", "species", "library_size")
     result = yield from talk.call("generate", cell_type=named, n=n, like=like, seed=seed, **also)
@@ -54,7 +56,14 @@ def _generate_each(talk: Conversation, request: Request) -> Answer:
     numbers = numbers_of_types(request.text, talk.checkpoint.labels)
     for name in request.types:
         label = tools.find_generable(talk.checkpoint.labels, name)
-        one = replace(request, types=(label.name,), type_name=label.name, cell_type=label)
+        known = talk.checkpoint.labels.find(name) is not None
+        one = replace(
+            request,
+            types=(label.name,),
+            type_name=label.name,
+            cell_type=label if known else None,
+            unknown_type=None if known else name,
+        )
         yield from generate(talk, replace(one, n=numbers.get(name, request.n)))
         yield TextDelta("\n")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from instructcell import answers, ellipsis, requests, slots, tools
 from instructcell.answers import answer_of
 from instructcell.events import TextDelta
-from instructcell.flows.conversation import AMONG, Answer, Conversation, given
+from instructcell.flows.conversation import AMONG, Answer, Conversation, everywhere, given
 from instructcell.requests import Request
 from instructcell.retrieval.names import load_name_book
 from instructcell.toolbox.arguments import ALL, EITHER, Cells
@@ -25,16 +25,23 @@ def annotate(talk: Conversation, request: Request) -> Answer:
         request.points_here
         and (request.intent == requests.SUBSET or talk.workspace.selected or talk.focus == talk.compared)
     )
-    if request.intent == requests.SUBSET and request.cells is None and not points:
+    if request.intent == requests.SUBSET and request.cells is None and not points and talk.kept is None:
         groups = {name: sorted(values.unique()) for name, values in groupings(talk.adata.obs).items()}
         yield TextDelta(answers.which_cells_text(talk.adata.n_obs, groups))
         return
+    whole = request.cells or request.type_name or request.labels or everywhere(request.text)
+    group = talk.focus.cluster or talk.focus.column or talk.focus.selection
+    if not points and not whole and group and slots.IT.search(request.text):
+        points, request = True, replace(request, points_back=True)  # "what cell type is it?" after talk of a cluster
     if not points:
         request = replace(request, points_here=False)
     if request.rank is not None:
         yield from _ranked(talk, request.rank, request)
         return
     counted = slots.COUNTS.search(request.text) or slots.COMPOSITION.search(request.text)
+    if talk.kept is not None and slots.COMPOSITION.search(request.text) and not (request.labels or request.column):
+        yield from count(talk, request)
+        return
     if counted and request.column and not request.labels:
         yield from count(talk, request)
         return
@@ -73,7 +80,11 @@ def explain(talk: Conversation, request: Request) -> Answer:
         yield from talk.needs_cells("To explain a label I need cells.")
         return
     subject, why_not = _subject_and_rival(request)
+    if subject and not why_not and request.points_back and talk.focus.cell_type not in ("", subject):
+        subject, why_not = "", subject  # "is there a chance that they are NK cells?", of cells called otherwise
     named = Cells() if request.cells is None else request.cells
+    if subject and not why_not and named == ALL and (talk.focus.expresses or not request.points_back):
+        named = Cells(cell_type=subject)  # "why do you say those monocytes are monocytes"
     cells = named if named != ALL else talk.focus
     if subject and (cells == ALL or (why_not and not (request.points_back or request.points_here))):
         cells = Cells(cell_type=subject)
