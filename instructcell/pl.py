@@ -136,6 +136,7 @@ def composition(adata: AnnData, *, color: str = CELL_TYPE, by: str | None = None
 def _shares(values: pd.Series, groups: pd.Series, title: str) -> go.Figure:
     """Stacked bars: of which types [N] the cells of each group [N] are, as shares."""
     counts = pd.crosstab(groups, values)
+    counts = counts.loc[sorted(counts.index, key=lambda name: (len(name), name))]  # cluster 10 behind cluster 9
     shares = counts.div(counts.sum(axis=1), axis=0)
     palette = colours(values)
     figure = go.Figure(

@@ -279,6 +279,9 @@ def test_figures_show_every_cell(annotated):
         assert sum(len(trace.x) for trace in figure.data) == annotated.n_obs
     assert sum(pl.composition(annotated).data[0].x) == annotated.n_obs
     assert sum(len(trace.x) for trace in pl.confidence(annotated).data) == annotated.n_obs
+    groups = [str(i % 11) for i in range(annotated.n_obs)]
+    by_group = pl.composition(ad.AnnData(obs=annotated.obs.assign(lane=groups)), by="lane").data
+    assert list(by_group[0].y) == [str(i) for i in range(11)] and sum(trace.x for trace in by_group) == pytest.approx(1)
     assert len(pl.umap(annotated, color="instructcell_confidence").data) == 1
 
 

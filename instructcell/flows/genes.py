@@ -84,7 +84,8 @@ def compare(talk: Conversation, request: Request) -> Answer:
         groups = tuple(_of_these(talk, group) for group in groups)
     elif len(groups) > 1:
         within = tuple(talk.among_kept(group, request.text) for group in groups)
-        groups = within if all(map(talk.holds, within)) else groups
+        talk.narrowed = talk.narrowed and all(map(talk.holds, within))
+        groups = within if talk.narrowed else groups
     against = groups[1] if len(groups) > 1 else None
     if against is None and slots.ONLY_IN.search(request.text):
         against = _rest_of_type(talk, groups[0])
