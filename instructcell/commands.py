@@ -46,6 +46,12 @@ def points_at(request: Request) -> bool:
     return request.points_back or request.points_here
 
 
+def speaks_of_calls(text: str) -> bool:
+    """Whether a sentence is about the cells at hand by its words: doubt, certainty, quality, clusters, the map."""
+    hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE, slots.QUALITY, slots.CLUSTERING)
+    return any(hint.search(text) for hint in hints)
+
+
 def within_talk(request: Request, best: str) -> str | None:
     """What is meant of the cells at hand where the words alone would ask for knowledge, or for more than there is."""
     text = request.text
@@ -77,7 +83,7 @@ def within_talk(request: Request, best: str) -> str | None:
 def shifted(request: Request, best: str) -> bool:
     """ "Is hfd expanding the beta cells?": how many there are in each group."""
     groups = request.type_name and (request.column or request.values) and not request.genes
-    known = any(mention.drug is not None for mention in request.drugs)
+    known = request.knows_drug
     apart = known or best in (EXPRESSION, QUALITY, GENERATE, DOWNLOAD, REAL, RANK)
     return bool(groups and slots.ABUNDANCE.search(request.text)) and not apart
 
@@ -144,11 +150,10 @@ def command(request: Request, best: str, *, loaded: bool, made: bool) -> str | N
     """The intent that words of command settle, whatever the votes say; None where they do not."""
     text = request.text
     names = request.type_name or request.gene or request.cells or request.drugs or request.column
-    hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE, slots.QUALITY, slots.CLUSTERING)
-    pointed = loaded and (points_at(request) or any(hint.search(text) for hint in hints))
+    pointed = loaded and (points_at(request) or speaks_of_calls(text))
     if best in (OUT_OF_SCOPE, HELP, SMALL_TALK) and not (names or pointed):
         return None
-    known_drug = any(mention.drug is not None for mention in request.drugs)
+    known_drug = request.knows_drug
     for settle in (
         _about_drug_facts,
         _why,

@@ -173,7 +173,7 @@ def _swapped(request: Request, last: Request) -> Request | None:
 def standing_alone(request: Request, best: str, *, loaded: bool) -> str | None:
     """What a name by itself asks: "INS?", "gefitinib?", "cluster 2?", "beta cells?"."""
     if request.drugs:
-        return DRUG if any(mention.drug is not None for mention in request.drugs) and not request.column else None
+        return DRUG if request.knows_drug and not request.column else None
     if request.genes:
         return EXPRESSION if loaded else GENE
     if not loaded:

@@ -15,7 +15,7 @@ from functools import partial
 import pandas as pd
 
 from instructcell import sentences, slots
-from instructcell.commands import NARROWED, NARROWER, command, of_drug, order, points_at, within_talk
+from instructcell.commands import NARROWED, NARROWER, command, of_drug, order, points_at, speaks_of_calls, within_talk
 from instructcell.comparands import with_groups
 from instructcell.drugs import DrugSet
 from instructcell.filling import first_clause, protected, question, read, words_of_command
@@ -235,7 +235,7 @@ def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, l
     named = next((mention.written for mention in load_name_book().cell_types(request.text)), "")
     groups = slots.COMPARES.search(request.text) or request.column or slots.EACH_GROUP.search(request.text)
     apart = (GENE, HELP, DRUG_FACTS, COMPARE_DRUG) if groups else (GENE, HELP, DRUG_FACTS)
-    if any(mention.drug is not None for mention in request.drugs) and best not in apart:
+    if request.knows_drug and best not in apart:
         best, clear = DRUG, True
     if best == ANNOTATE and request.selection is not None:
         best, clear = SUBSET, True
@@ -273,7 +273,7 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
         return settled
     if _contradicted(request, best, topic, loaded=loaded):
         return None
-    known_drug = any(mention.drug is not None for mention in request.drugs)
+    known_drug = request.knows_drug
     for settle in NARROWER.get(best, ()):
         found = settle(request, best, loaded=loaded, made=made, known_drug=known_drug)
         if found in NARROWED:
@@ -308,7 +308,7 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
 def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) -> bool:
     """Whether what a sentence names does not go with an intent, or its words are more than a name."""
     text = request.text
-    known_drug = any(mention.drug is not None for mention in request.drugs)
+    known_drug = request.knows_drug
     if request.fragment and slots.CHOOSES.search(text):
         return True  # "only the sensitive ones"
     if best in (UNDO, SMALL_TALK) and slots.CLUSTERING.search(text):
@@ -326,9 +326,8 @@ def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) ->
     if best == SELECT:
         return not loaded or not (request.cells is not None or points_at(request) or request.type_name or request.genes)
     if best in (OUT_OF_SCOPE, HELP, SMALL_TALK):
-        hints = (slots.DOUBT, slots.SETTLED, slots.HOW_SURE, slots.QUALITY, slots.CLUSTERING)
         has = bool(request.genes and slots.THEY_HAVE.search(text))
-        return loaded and (request.cells is not None or has or any(hint.search(text) for hint in hints))
+        return loaded and (request.cells is not None or has or speaks_of_calls(text))
     return best in (COMPARE, EXPLAIN, MAP, FIND, REAL) and not loaded
 
 

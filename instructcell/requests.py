@@ -77,6 +77,11 @@ class Request:
     rank: Rank | None = None  # which group by size is asked about
     fragment: bool = False  # names and no question: "and cluster 3?"
 
+    @property
+    def knows_drug(self) -> bool:
+        """Whether a drug is named that is known."""
+        return any(mention.drug is not None for mention in self.drugs)
+
 
 @dataclass(frozen=True)
 class Topic:

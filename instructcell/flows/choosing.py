@@ -108,12 +108,14 @@ def _within(talk: Conversation, request: Request, said: Cells) -> Generator[Even
 def _found(talk: Conversation, phrase: str, cells: Cells) -> Called:
     """The cells that fit a description; where its words are not known, those of its last clause that are."""
     clauses = [part.strip() for part in re.split(r"[?.,;:]+", phrase) if len(part.split()) > 1]
+    unknown: InstructCellError | None = None  # of the whole description, which is what is told
     for said in (phrase, *reversed(clauses if len(clauses) > 1 else [])):
         try:
             return (yield from talk.call("find_by_text", text=said, cells=cells))
-        except InstructCellError:
-            continue
-    return (yield from talk.call("find_by_text", text=phrase, cells=cells))
+        except InstructCellError as error:
+            unknown = unknown or error
+    assert unknown is not None
+    raise unknown
 
 
 def draw_map(talk: Conversation, request: Request) -> Answer:

@@ -155,8 +155,9 @@ class Conversation:
 
     @kept.setter
     def kept(self, choice: Choice | None) -> None:
-        self.choices = {**{name: one for name, one in self.choices.items() if name != self.name}}
-        if choice is not None:
+        if choice is None:
+            self.choices.pop(self.name, None)
+        else:
             self.choices[self.name] = choice
 
     def among_kept(self, said: Cells, text: str) -> Cells:
