@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from encoders import Latents
-from instructcell.errors import CheckpointError
+from instructcell.beside import load_beside
 
 POPULATIONS = "populations.safetensors"
 ARRAYS = ("starts", "mean", "log_std", "log_library", "log_ratio")
@@ -148,20 +148,16 @@ def load_populations(folder: Path, weights: str) -> Populations | None:
     CheckpointError
         The file is damaged, or was fitted to other weights.
     """
-    path = folder / POPULATIONS
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            config = json.loads(file.metadata()["config"])
-            kinds = tuple(Kind(**kind) for kind in config["kinds"])
-            starts, mean, log_std, log_library, log_ratio = (file.get_tensor(name) for name in ARRAYS)
-            populations = Populations(kinds, starts, mean, log_std, log_library, log_ratio, config["weights"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be loaded ({error}); copy the checkpoint again.") from error
-    if populations.weights != weights:
-        raise CheckpointError(
-            f"{path} was fitted to other weights than those beside it; fit it anew with `python -m train.populations`, "
-            f"or delete {POPULATIONS}: pseudo-cells then come from the decoder alone."
-        )
-    return populations
+    remedy = (
+        f"fit it anew with `python -m train.populations`, or delete {POPULATIONS}: pseudo-cells then come from the "
+        "decoder alone."
+    )
+    return load_beside(folder / POPULATIONS, weights, _read, lambda populations: populations.weights, remedy)
+
+
+def _read(path: Path) -> Populations:
+    with safe_open(path, framework="numpy") as file:
+        config = json.loads(file.metadata()["config"])
+        kinds = tuple(Kind(**kind) for kind in config["kinds"])
+        starts, mean, log_std, log_library, log_ratio = (file.get_tensor(name) for name in ARRAYS)
+    return Populations(kinds, starts, mean, log_std, log_library, log_ratio, config["weights"])

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from instructcell.errors import CheckpointError
+from instructcell.beside import load_beside
 
 READOUT = "readout.safetensors"
 SPECIES = ("human", "mouse")
@@ -88,19 +88,12 @@ def load_readout(folder: Path, weights: str) -> LabelReadout | None:
     CheckpointError
         The file is damaged, or was fitted to other weights.
     """
-    path = folder / READOUT
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            config = ReadoutConfig(**json.loads(file.metadata()["config"]))
-            readout = LabelReadout(config)
-            readout.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be loaded ({error}); copy the checkpoint again.") from error
-    if config.weights != weights:
-        raise CheckpointError(
-            f"{path} was fitted to other weights than those beside it; copy the whole checkpoint again, or delete "
-            f"{READOUT}: all cells are then read by the language model."
-        )
+    remedy = f"copy the whole checkpoint again, or delete {READOUT}: all cells are then read by the language model."
+    return load_beside(folder / READOUT, weights, _read, lambda readout: readout.config.weights, remedy)
+
+
+def _read(path: Path) -> LabelReadout:
+    with safe_open(path, framework="pt") as file:
+        readout = LabelReadout(ReadoutConfig(**json.loads(file.metadata()["config"])))
+        readout.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     return readout.eval()

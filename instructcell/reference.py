@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.covariance import LedoitWolf
 
-from instructcell.errors import CheckpointError
+from instructcell.beside import load_beside
 
 REFERENCE = "reference.safetensors"
 N_QUANTILES = 401
@@ -98,18 +98,14 @@ def load_reference(folder: Path, weights: str) -> Reference | None:
     CheckpointError
         The file is damaged, or was fitted to other weights.
     """
-    path = folder / REFERENCE
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            config = json.loads(file.metadata()["config"])
-            reference = Reference(*(file.get_tensor(name) for name in ("means", "whiten", "quantiles")), **config)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be loaded ({error}); copy the checkpoint again.") from error
-    if reference.weights != weights:
-        raise CheckpointError(
-            f"{path} was fitted to other weights than those beside it; fit it anew with "
-            f"`instructcell train --recalibrate`, or delete {REFERENCE}: cells of unseen types are then not looked for."
-        )
-    return reference
+    remedy = (
+        f"fit it anew with `instructcell train --recalibrate`, or delete {REFERENCE}: cells of unseen types are then "
+        "not looked for."
+    )
+    return load_beside(folder / REFERENCE, weights, _read, lambda reference: reference.weights, remedy)
+
+
+def _read(path: Path) -> Reference:
+    with safe_open(path, framework="numpy") as file:
+        config = json.loads(file.metadata()["config"])
+        return Reference(*(file.get_tensor(name) for name in ("means", "whiten", "quantiles")), **config)
