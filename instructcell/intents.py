@@ -8,7 +8,7 @@ what it wavers between and the session asks back.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -61,6 +61,8 @@ from instructcell.tools import CELL_TYPE
 
 SURE = 0.7  # probability from which the reader's intent stands unless the slots contradict it
 CERTAIN = 0.9  # the same for starting again, which forgets results
+LIKELY = 0.12  # probability from which an intent is thought of where none is sure
+KNOWLEDGE = (MARKERS, EXPLAIN, GENE)  # the model answers what is asked of a type with a cell of it as well
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = (
@@ -83,6 +85,7 @@ def understand(
     made: bool = False,
     corrects: bool = False,
     previous: str = "",
+    makes_cells: Callable[[str], bool] | None = None,
 ) -> Request:
     """Read one sentence of the user.
 
@@ -104,6 +107,8 @@ def understand(
         Whether it takes the place of the request before: "no, I meant cluster 3".
     previous
         The intent of the turn before, whatever it was; `last` is the latest one that can be gone on with.
+    makes_cells
+        Whether the model itself would answer a sentence with a pseudo-cell; asked where the reader is in doubt.
     """
     topic = Topic() if topic is None else topic
     known_words = words_of_command() | protected(obs, files)
@@ -122,7 +127,7 @@ def understand(
         decided = None
     if decided is None:
         request = _inherited(request, votes[0][0], topic)
-        decided = _decide(request, votes, topic, loaded=obs is not None, made=made)
+        decided = _decide(request, votes, topic, loaded=obs is not None, made=made, makes_cells=makes_cells)
     of_drug = last is not None and last.intent in (DRUG, COMPARE_DRUG) and topic.drugs and not request.genes
     if decided.intent == COMPARE and of_drug and slots.ACTS.search(text):
         decided = replace(
@@ -216,10 +221,20 @@ def _inherited(request: Request, best: str, topic: Topic) -> Request:
     return request
 
 
-def _decide(request: Request, votes: list[tuple[str, float]], topic: Topic, *, loaded: bool, made: bool) -> Request:
-    """The intent from words of command, the slots, and the votes."""
+def _decide(
+    request: Request,
+    votes: list[tuple[str, float]],
+    topic: Topic,
+    *,
+    loaded: bool,
+    made: bool,
+    makes_cells: Callable[[str], bool] | None,
+) -> Request:
+    """The intent from words of command, the slots, the votes, and what the model itself makes of the sentence."""
     if (sure := _sure(request, *votes[0], topic, loaded=loaded, made=made)) is not None:
         return _filled(replace(request, intent=sure))
+    if makes_cells is not None and _may_ask_for_cells(request, votes, loaded=loaded) and makes_cells(request.text):
+        return _filled(replace(request, intent=GENERATE))
     votes = _supported(request, [vote for vote in votes if vote[0] != RESTART])  # it loses results
     (best, share), second = votes[0], votes[1] if len(votes) > 1 else (None, 0.0)
     clear = share - second[1] >= CLEAR
@@ -303,6 +318,17 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
     if best == OUT_OF_SCOPE and loaded and slots.WHICH_DRUG.search(text):
         return RANK  # "which drug should I give my patient?": told with what it is worth
     return best
+
+
+def _may_ask_for_cells(request: Request, votes: list[tuple[str, float]], *, loaded: bool) -> bool:
+    """Whether the reader, unsure, thinks of pseudo-cells too, and no name speaks against it: "B cell, counts out".
+
+    There the model's own reading counts, which is of little use elsewhere: without a cell at hand it begins to make
+    one of most questions.
+    """
+    near = [intent for intent, share in votes[: 2 if loaded else 3] if share >= LIKELY]
+    named = request.type_name and not (request.genes or request.drugs or request.column or request.cells is not None)
+    return bool(GENERATE in near and votes[0][0] not in KNOWLEDGE and named and not points_at(request))
 
 
 def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from anndata import AnnData
@@ -26,6 +27,7 @@ from instructcell.events import Event, Failed, FigureReady, Progress, TableReady
 from instructcell.flows import FLOWS, choosing, files
 from instructcell.flows.conversation import Answer, Conversation, Turn
 from instructcell.following import completed
+from instructcell.generation import begins_with_cells
 from instructcell.grounds import Ground, grounds_of, reveal
 from instructcell.output import write_h5ad
 from instructcell.requests import Request, Topic
@@ -365,6 +367,7 @@ class Session(Conversation):
             made=self.generated is not None,
             corrects=corrects or filled.corrects,
             previous=self.previous,
+            makes_cells=partial(begins_with_cells, self.checkpoint.model, self.checkpoint.processor),
         )
         rank = None if self.adata is None else ellipsis.asks_rank(filled.text, talk)
         return request if rank is None else replace(request, intent=requests.COUNT, wavers=None, rank=rank)

@@ -12,6 +12,7 @@ import pytest
 from instructcell import tools
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint, load_checkpoint
+from instructcell.generation import begins_with_cells
 from instructcell.drugs import DrugSet
 from instructcell.resources import demo_path
 
@@ -60,6 +61,15 @@ def test_it_predicts_a_response_for_each_of_its_drugs(mini):
         table = tools.drug_response(adata, drug=drug.name, checkpoint=mini).table
         assert table["p_sensitive"].between(0, 1).all()
         assert (table["response"] == np.where(table["p_sensitive"] >= 0.5, "sensitive", "resistant")).all()
+
+
+def test_its_own_reading_tells_requests_for_pseudo_cells_from_names_of_genes(mini):
+    def begins(text: str) -> bool:
+        return begins_with_cells(mini.model, mini.processor, text)
+
+    assert begins("endothelial cell, counts out")
+    assert begins("roll me one plasma cell")
+    assert not begins("which genes are markers of plasma cells?")
 
 
 def test_the_evaluation_is_of_these_weights_and_stands_in_card_and_readme(mini):

@@ -737,6 +737,37 @@ def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, in
     assert (request.intent, request.wavers) == (intent, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "model_says", "intent"),
+    [
+        ("endothelial cell, counts out", True, "generate"),
+        ("memory B lymphocyte, counts out, the species is human", True, "generate"),
+        ("CD56+ NK cell, counts otu", True, "generate"),
+        ("how many beta cells are there?", True, "annotate"),
+        ("what gives an epsilon cell away in a count matrix?", True, "markers"),
+    ],
+)
+def test_the_model_itself_decides_where_the_reader_wavers_about_pseudo_cells(checkpoint, text, model_says, intent):
+    request = intents.understand(
+        text,
+        router=router.load_router(),
+        labels=checkpoint.labels,
+        drugs=DrugSet.default(),
+        makes_cells=lambda _: model_says,
+    )
+    assert (request.intent, request.wavers) == (intent, None)
+
+
+def test_no_sentence_that_is_understood_is_put_to_the_model(checkpoint):
+    def unwanted(text: str) -> bool:
+        raise AssertionError(text)
+
+    for text in ("make 20 beta cells", "how many beta cells are there?", "which genes mark plasma cells?", "hello"):
+        intents.understand(
+            text, router=router.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), makes_cells=unwanted
+        )
+
+
 def test_no_question_of_these_tests_is_an_exemplar():
     exemplars = {text.lower().strip(" ?.!") for text in (one.text for one in router.read_exemplars())}
     assert not {text.lower().strip(" ?.!") for text, _ in ROUTES} & exemplars

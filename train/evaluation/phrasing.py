@@ -6,6 +6,7 @@ canonical one. And the chat's way in: whether the router takes a phrasing for wh
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from instructcell import intents, requests
-from instructcell.generation import generate_cells, score_labels
+from instructcell.generation import begins_with_cells, generate_cells, score_labels
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, drug_prompt, generation_prompt
 from instructcell.router import load_router
@@ -220,9 +221,12 @@ def _routing(bench: Bench, kind: Task, asked: list[tuple[CellRecord, str]]) -> d
     """A request whose type or drug is missed counts as wrong; one that is asked back about as neither."""
     right, unsure, wrong = 0, 0, []
     drugs, labels = drugs_of(bench.checkpoint), bench.checkpoint.labels
+    makes_cells = partial(begins_with_cells, bench.checkpoint.model, bench.checkpoint.processor)
     for record, prompt in asked:
         sentence = " ".join(prompt.replace(CELLS, "these cells").split())
-        request = intents.understand(sentence, router=load_router(), labels=labels, drugs=drugs)
+        request = intents.understand(
+            sentence, router=load_router(), labels=labels, drugs=drugs, makes_cells=makes_cells
+        )
         meant = request.intent in INTENTS[kind]
         if kind == "drug":
             meant &= [mention.drug and mention.drug.name for mention in request.drugs] == [record.drug]
