@@ -128,8 +128,9 @@ class CellDecoder(nn.Module):
         library_size: Tensor | None = None,
         generator: torch.Generator | None = None,
         latents: Latents | None = None,
+        genes: Tensor | None = None,
     ) -> Tensor:
-        """Integer counts [M, G] for signal [M, D].
+        """Integer counts [M, G] for signal [M, D]; [M, g] of some `genes` (positions [g]) alone.
 
         library_size [M]: expected total counts over all genes of the checkpoint; None draws it as learned for
         the condition. `latents` are used in place of draws from the prior. The same generator state gives the same
@@ -143,7 +144,10 @@ class CellDecoder(nn.Module):
         log_share, dispersion = self._decode(latent, condition)
         if latents is not None:
             log_share = torch.log_softmax(log_share + latents.log_ratio.to(signal), dim=-1)
-        return sample_negative_binomial(torch.exp(log_share + log_library.unsqueeze(-1)), dispersion, generator)
+        rate = torch.exp(log_share + log_library.unsqueeze(-1))
+        if genes is not None:
+            rate, dispersion = rate[:, genes], dispersion[:, genes]
+        return sample_negative_binomial(rate, dispersion, generator)
 
     def _draw(
         self, prior: Prior, library_size: Tensor | None, generator: torch.Generator | None

@@ -1,24 +1,32 @@
 """The file as context: what its cells together say about each of them.
 
-    a sample of the file -> label probabilities -> shares of the tissues (EM) -> a soft prior on labels
+    a sample of the file -> label probabilities -> shares of the tissues (EM) -> a linear reader of their types
+                                                                              -> a soft prior on labels
                          -> embeddings          -> neighbours of a cell, whose labels it leans towards
 
-The prior is empirical Bayes over the file: labels of tissues that the file does not hold become less likely, none
-becomes impossible. Neighbours count the more, the less sure the model is of the file as a whole, and change nothing in
-a file that it is sure of. The sample is chosen by position alone, so that a file has one context however it is read.
+The linear reader (`linear`) is fitted to the genes of the file and asked beside the language model. The prior is
+empirical Bayes over the file: labels of tissues that the file does not hold become less likely, none becomes
+impossible. Neighbours count the more, the less sure the model is of the file as a whole, and change nothing in a file
+that it is sure of. The sample is chosen by position alone, so that a file has one context however it is read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from instructcell.labels import LabelSet
 from instructcell.reference import Reference
+
+if TYPE_CHECKING:
+    from instructcell.linear import LinearReader
 
 SAMPLE_CELLS = 4000  # of a file make its context when the read-out reads them ...
 SAMPLE_CELLS_BY_LM = 400  # ... or the language model, which is slower
@@ -28,6 +36,7 @@ N_NEIGHBOURS = 15
 CELLS_PER_NEIGHBOUR = 20  # smaller files have fewer neighbours, so that a rare type keeps to itself
 OUTSIDE = 0.02  # chance that a cell has a label that its tissue is not known for
 PRESENT = 0.1  # share of the cells from which on a tissue counts as wholly there
+THERE = 0.05  # share of the cells from which on a tissue's types are among the linear reader's
 FEW_CELLS = 30  # a file of so many cells has half of the prior's weight
 DOUBT = 0.1  # mean doubt of a file from which on neighbours have their whole weight
 FLOOR = 1e-4  # probability below which a neighbour's label is not told from impossible
@@ -50,11 +59,14 @@ class ContextSettings:
         Weight of the neighbours beside the cell itself, in a file of great doubt.
     temperature
         Of the probabilities with context.
+    linear_weight
+        Weight of the linear reader beside the language model's 1; 0 asks none.
     """
 
     floor: float = 1.0
     neighbour_weight: float = 0.0
     temperature: float = 1.0
+    linear_weight: float = 0.0
 
     @classmethod
     def of(cls, calibration: Mapping[str, float]) -> ContextSettings:
@@ -63,12 +75,13 @@ class ContextSettings:
             float(calibration.get("context_floor", 1.0)),
             float(calibration.get("neighbour_weight", 0.0)),
             float(calibration.get("context_temperature", 1.0)),
+            float(calibration.get("linear_weight", 0.0)),
         )
 
     @property
     def is_neutral(self) -> bool:
         """Whether context changes nothing."""
-        return self.floor >= 1.0 and self.neighbour_weight <= 0.0
+        return self.floor >= 1.0 and self.neighbour_weight <= 0.0 and self.linear_weight <= 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,8 @@ class FileContext:
         How many neighbours count, and how much beside the cell itself.
     shift
         How much farther the file lies from training than is usual, 1 or more.
+    linear, linear_weight
+        The reader of the tissues' types on the file's genes, and its weight beside the language model's 1.
     """
 
     tissues: dict[str, float]
@@ -117,6 +132,39 @@ class FileContext:
     temperature: float = 1.0
     shift: float = 1.0
     hint: TissueHint | None = None
+    linear: LinearReader | None = field(default=None, repr=False)
+    linear_weight: float = 0.0
+
+    @classmethod
+    def read(
+        cls,
+        labels: LabelSet,
+        probabilities: np.ndarray,
+        embedding: np.ndarray,
+        counts: sp.csr_matrix,
+        settings: ContextSettings,
+        fit: Callable[[Sequence[str]], LinearReader | None],
+        *,
+        reference: Reference | None = None,
+        hint: TissueHint | None = None,
+    ) -> FileContext:
+        """The context that a sample makes, with the linear reader of its tissues.
+
+        Parameters
+        ----------
+        counts
+            Of the sample's cells [M, G].
+        fit
+            The reader of the types of some tissues on the file's genes; None where it knows too few.
+        """
+        of = partial(cls.of, labels, embedding=embedding, settings=settings, reference=reference, hint=hint)
+        context = of(probabilities=probabilities)
+        weight = settings.linear_weight
+        linear = fit(context.there) if weight > 0 and len(probabilities) else None
+        if linear is None:
+            return context
+        both = of(probabilities=linear.beside(probabilities, counts, weight))
+        return replace(both, tissues=context.tissues, linear=linear, linear_weight=weight)
 
     @classmethod
     def of(
@@ -163,8 +211,16 @@ class FileContext:
             hint=hint,
         )
 
-    def apply(self, probabilities: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-        """Probabilities [n, L] of cells whose neighbours in the sample are `nearest` [n, k], seen in the file."""
+    def apply(self, probabilities: np.ndarray, nearest: np.ndarray, counts: sp.csr_matrix | None = None) -> np.ndarray:
+        """Probabilities [n, L] of cells whose neighbours in the sample are `nearest` [n, k], seen in the file.
+
+        Parameters
+        ----------
+        counts
+            Of the cells [n, G], for the linear reader; without them it is not asked.
+        """
+        if self.linear is not None and counts is not None:
+            probabilities = self.linear.beside(probabilities, counts, self.linear_weight)
         scores = np.log(np.clip(probabilities, 1e-8, 1.0)) + self.log_prior
         if self.neighbour_weight > 0:
             scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
@@ -189,6 +245,11 @@ class FileContext:
             similarity = cells @ torch.from_numpy(self.unit).T  # [n, M]
             found.append(similarity.topk(self.n_neighbours, dim=1, sorted=False).indices)
         return torch.cat(found).numpy()
+
+    @property
+    def there(self) -> list[str]:
+        """The tissues that the file may hold: all but those of hardly a cell."""
+        return [name for name, share in self.tissues.items() if share >= THERE]
 
     @property
     def looks_like(self) -> list[str]:

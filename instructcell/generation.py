@@ -429,7 +429,8 @@ def iterate_cells(
     """Pseudo-cells batch by batch, int32 [<= batch_size, G]; arguments as in `generate_cells`."""
     if n < 0:
         raise ValueError(f"the number of cells must not be negative, got {n}")
-    signal = _signal_of(model, processor, prompt, *_cells(counts, measured, slice(0, prompt.n_cells), model.device))
+    cells = _cells(counts, measured, slice(0, prompt.n_cells), model.device)
+    signal = _signals_of(model, processor, [prompt], *cells)
     sizes = None
     if library_size is not None:
         sizes = torch.as_tensor(library_size, dtype=signal.dtype, device=signal.device).expand(n)
@@ -439,8 +440,8 @@ def iterate_cells(
         size = min(batch_size, n - start)
         batch_sizes = None if sizes is None else sizes[start : start + size]
         latents = None if population is None else population.draw(size, batch_sizes, on_cpu)
-        cells = model.cell_decoder.sample(signal.expand(size, -1), batch_sizes, generator, latents)
-        yield cells.to("cpu", torch.int32)
+        made = model.cell_decoder.sample(signal.expand(size, -1), batch_sizes, generator, latents)
+        yield made.to("cpu", torch.int32)
 
 
 def generate_cells(
@@ -472,23 +473,23 @@ def generate_cells(
     return torch.cat([empty, *iterate_cells(model, processor, prompt, n, **settings)])
 
 
-def request_state(
-    model: InstructCellForConditionalGeneration, processor: InstructCellProcessor, prompt: Prompt
+def request_states(
+    model: InstructCellForConditionalGeneration, processor: InstructCellProcessor, prompts: Sequence[Prompt]
 ) -> Tensor:
-    """What the language model hands to the decoder for a request without cells [1, D]."""
-    return _signal_of(model, processor, prompt, None, None)
+    """What the language model hands to the decoder for requests without cells [len(prompts), D]."""
+    return _signals_of(model, processor, prompts, None, None)
 
 
 @torch.no_grad()
-def _signal_of(
+def _signals_of(
     model: InstructCellForConditionalGeneration,
     processor: InstructCellProcessor,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     counts: Tensor | None,
     measured: Tensor | None,
 ) -> Tensor:
-    """The hidden state [1, D] at <SIGNAL> when the answer to a prompt is a pseudo-cell alone."""
-    batch = processor([prompt], [Answer((SIGNAL,))]).to(model.device)
+    """The hidden states [B, D] at <SIGNAL> when the answer to each prompt is a pseudo-cell alone."""
+    batch = processor(prompts, [Answer((SIGNAL,))] * len(prompts)).to(model.device)
     labels = batch.pop("labels")
     answer = {"decoder_input_ids": model.shift_right(labels)} if model.config.is_encoder_decoder else {}
     hidden = model(**batch, counts=counts, measured=measured, **answer).signal_hidden

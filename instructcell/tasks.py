@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -38,6 +39,7 @@ from instructcell.drugs import Drug, DrugSet, drug_offset
 from instructcell.errors import CheckpointError, ConfigError, LabelError
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet, is_narrower
+from instructcell.linear import linear_reader
 from instructcell.patient_response import PatientResponse, in_words, memory_scores, patient_column, patients_of
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
@@ -313,23 +315,27 @@ class Annotation(Task[AnnotationResult]):
         rows = sample_rows(adata.n_obs, SAMPLE_CELLS if readout is not None else SAMPLE_CELLS_BY_LM)
         at_once = EMBED_CELLS if readout is not None else self.batch_size
         prompt = annotation_prompt(species=self.said_species)
-        probabilities, embedding = [], []
+        probabilities, embedding, counts = [], [], []
+        measured = np.zeros(len(loaded.processor.genes), bool)
         for cells in aligned_pieces(
             adata, loaded.processor.genes, self.report, rows, at_once=at_once, reading=reading or AS_FOUND
         ):
-            embeddings = encode(self.encoder, cells)
+            embeddings, measured = encode(self.encoder, cells), cells.measured
             embedding.append(pooled(embeddings))
+            counts.append(cells.counts)
             probabilities.append(
                 ask_lm(loaded, cells, prompt, loaded.labels.names, at_once)
                 if readout is None
                 else read_labels(readout, embeddings, self.species)
             )
         calibrated = calibrate(np.concatenate(probabilities), self._temperature)
-        return FileContext.of(
+        return FileContext.read(
             loaded.labels,
             calibrated,
             np.concatenate(embedding),
+            sp.vstack(counts).tocsr(),
             self.settings,
+            partial(linear_reader, loaded, measured),
             reference=loaded.reference,
             hint=TissueHint(self.tissue) if self.tissue else tissue_of_file(adata),
         )
@@ -345,7 +351,7 @@ class Annotation(Task[AnnotationResult]):
         nearest = None
         if self.context is not None:
             nearest = self.context.nearest(embedding)
-            probabilities = self.context.apply(probabilities, nearest)
+            probabilities = self.context.apply(probabilities, nearest, cells.counts)
         arrays = {"embedding": embedding, "by_lm": by_lm}
         arrays |= self._familiarity(embedding, nearest) | self._broader(probabilities)
         probabilities = self._grouped(probabilities)
@@ -650,9 +656,7 @@ def pooled(embeddings: Tensor) -> np.ndarray:
     return CellEncoder.pool(embeddings).float().cpu().numpy()
 
 
-def ask_lm(
-    loaded: Checkpoint, cells: AlignedCells, prompt: str, answers: Sequence[str], batch_size: int
-) -> np.ndarray:
+def ask_lm(loaded: Checkpoint, cells: AlignedCells, prompt: str, answers: Sequence[str], batch_size: int) -> np.ndarray:
     """The language model's probabilities of the legal answers [n, L]."""
     counts: Any = sp.csr_matrix(cells.counts)
     prompts = [Prompt.parse(prompt)] * counts.shape[0]

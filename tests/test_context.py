@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from scipy.sparse import csr_matrix
 
 from instructcell import batches, stream, tasks, tools
 from instructcell.batches import Reading
@@ -40,6 +43,7 @@ FIGURES = {
     "context_floor": 0.05,
     "neighbour_weight": 0.5,
     "context_temperature": 1.1,
+    "linear_weight": 2.0,
     "familiar_above": 0.01,
     "broader_above": 0.3,
     "cluster_cells": 4.0,
@@ -486,12 +490,22 @@ def test_the_session_makes_the_context_once(checkpoint, monkeypatch):
 
 def judged(columns: list[int], sure: float, seed: int, wrong: float = 0.0) -> Judged:
     probabilities, embedding = cells_of(columns, 60, sure, seed)
-    return Judged(f"file {seed}", probabilities, embedding, np.resize(columns, 60))
+    return Judged(f"file {seed}", probabilities, embedding, np.resize(columns, 60), *unread(60))
+
+
+def unread(n_cells: int) -> tuple[csr_matrix, np.ndarray]:
+    """Counts and measured genes of cells that no linear reader is asked about."""
+    return csr_matrix((n_cells, 5), dtype=np.float32), np.ones(5, bool)
+
+
+def without_populations(labels: LabelSet) -> Any:
+    """A checkpoint that has nothing for a linear reader to learn from."""
+    return SimpleNamespace(labels=labels, populations=None)
 
 
 def test_the_strongest_context_that_costs_nothing_is_taken():
-    settings = fit_context(LABELS, [judged(ISLETS, 0.6, 0), judged(BLOOD, 0.6, 1)], 1.0)
-    assert (settings.floor, settings.neighbour_weight) == CONTEXTS[0]
+    settings = fit_context(without_populations(LABELS), [judged(ISLETS, 0.6, 0), judged(BLOOD, 0.6, 1)], 1.0)
+    assert (settings.floor, settings.neighbour_weight, settings.linear_weight) == CONTEXTS[0]
 
 
 def test_a_context_that_costs_accuracy_is_not_taken():
@@ -504,9 +518,9 @@ def test_a_context_that_costs_accuracy_is_not_taken():
     names, members = tissue_labels(LABELS)
     apart = LabelSet([replace(label, tissues=(f"tissue {i}",)) for i, label in enumerate(LABELS)])
     probabilities[20:] = np.eye(6)[truth[20:]]
-    file = Judged("mixed", probabilities[18:], embedding[18:], truth[18:])  # too few to count as a tissue that is there
-    settings = fit_context(apart, [file], 1.0)
-    assert (settings.floor, settings.neighbour_weight) != CONTEXTS[0]
+    cells = probabilities[18:], embedding[18:], truth[18:]  # too few to count as a tissue that is there
+    settings = fit_context(without_populations(apart), [Judged("mixed", *cells, *unread(42))], 1.0)
+    assert (settings.floor, settings.neighbour_weight) != CONTEXTS[0][:2]
     assert names and len(members)
 
 

@@ -12,8 +12,8 @@ import pytest
 from instructcell import tools
 from instructcell.cells import read
 from instructcell.checkpoint import Checkpoint, load_checkpoint
-from instructcell.generation import begins_with_cells
 from instructcell.drugs import DrugSet
+from instructcell.generation import begins_with_cells
 from instructcell.resources import demo_path
 
 ROOT = Path(__file__).resolve().parents[1]

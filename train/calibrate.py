@@ -14,14 +14,16 @@ not the one that these like best: it is the greatest of CONTEXTS that costs them
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from encoders import SparseCellEncoder
 from instructcell.align import AlignedCells
@@ -31,6 +33,7 @@ from instructcell.clusters import CLUSTER_CELLS, cluster_probabilities
 from instructcell.context import ContextSettings, FileContext
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet
+from instructcell.linear import linear_reader
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
@@ -40,13 +43,19 @@ from instructcell.tools import calibrate as apply_temperature
 from train.card import HEADLINE
 from train.datasets import LabelledCells
 
+logger = logging.getLogger("instructcell.train")
 MOST_CELLS = 300  # per file
 MOST_CORRECT_REFUSED = 0.002  # share of right answers that the unknown threshold may cost
 MOST_UNFAMILIAR = 0.001  # share of rightly named known cells that may be taken for an unseen type
 MOST_TRAINING_CELLS = 1000  # per file, that say where the types lie
-CONTEXTS = ((0.05, 0.5), (0.05, 0.25), (0.1, 0.25), (0.3, 0.0), (1.0, 0.0))  # floor, neighbours
+CONTEXTS = tuple(  # floor, neighbours, linear reader
+    (floor, neighbours, linear)
+    for linear in (2.0, 1.0, 0.0)
+    for floor, neighbours in ((0.05, 0.5), (0.05, 0.25), (0.1, 0.25), (0.3, 0.0), (1.0, 0.0))
+)
 MOST_ACCURACY_LOST, MOST_LOSS_GAINED = 0.002, 0.01  # by context, on the mean over the files
-MIXTURE = "all files as one"  # also judged: a file that mixes all tissues
+MIXTURE = "files as one"  # also judged: a file that mixes tissues, of the files that measured most genes
+MOST_GENES = 0.75  # share of the checkpoint's genes from which on a file is part of it
 MOST_LOST_BY_MIXTURE = 0.005
 BROADER_ABOVE = (0.8, 0.85, 0.9, 0.95)
 BROADER_RIGHT = 0.95  # share of the broader types given that must be right
@@ -91,12 +100,35 @@ def fit_calibration(
 
 @dataclass(frozen=True)
 class Judged:
-    """Held-out cells of one file: raw probabilities [N, L], embedding [N, Z], positions of the true labels [N]."""
+    """Held-out cells of one file: raw probabilities [N, L], embedding [N, Z], positions of the true labels [N].
+
+    `counts` [N, G], of which the file has `measured` [G].
+    """
 
     name: str
     raw: np.ndarray
     embedding: np.ndarray
     truth: np.ndarray
+    counts: csr_matrix
+    measured: np.ndarray
+
+    def only(self, cells: np.ndarray) -> Judged:
+        """Some of the cells [N] bool as a file of their own."""
+        return replace(
+            self,
+            raw=self.raw[cells],
+            embedding=self.embedding[cells],
+            truth=self.truth[cells],
+            counts=self.counts[cells],
+        )
+
+
+def together(files: Sequence[Judged], name: str = "") -> Judged:
+    """Several files as one, on the genes that all have measured."""
+    raw, embedding, truth = (np.concatenate([getattr(f, n) for f in files]) for n in ("raw", "embedding", "truth"))
+    measured = np.logical_and.reduce([file.measured for file in files])
+    counts = csr_matrix(vstack([file.counts for file in files]).multiply(measured[None, :]))
+    return Judged(name or " + ".join(file.name for file in files), raw, embedding, truth, counts, measured)
 
 
 def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: int = 0) -> dict[str, float]:
@@ -119,8 +151,8 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
     raw, truth = (np.concatenate([getattr(file, name) for file in files]) for name in ("raw", "truth"))
     temperature = fit_temperature(raw, truth)
     reference = fit_reference(loaded, datasets, seed)
-    settings = fit_context(loaded.labels, files, temperature)
-    seen = [in_context(loaded.labels, file, temperature, settings, reference) for file in files]
+    settings = fit_context(loaded, files, temperature)
+    seen = [in_context(loaded, file, temperature, settings, reference) for file in files]
     probabilities = np.concatenate([found for found, _ in seen])
     right = probabilities.argmax(axis=1) == truth
     distances = np.concatenate([found for _, found in seen])[right]
@@ -132,6 +164,7 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
         "context_floor": settings.floor,
         "neighbour_weight": settings.neighbour_weight,
         "context_temperature": settings.temperature,
+        "linear_weight": settings.linear_weight,
         "familiar_above": MOST_UNFAMILIAR,
         "broader_above": fit_broader(BroaderTypes(loaded.labels), probabilities, truth),
         "cluster_cells": fit_cluster_cells([found for found, _ in seen], [file.truth for file in files], seed),
@@ -151,7 +184,8 @@ def judged_files(loaded: Checkpoint, datasets: Sequence[LabelledCells], seed: in
             continue
         raw = score_cells(loaded, cells, rows)
         truth = np.array([names.index(str(label)) for label in cells.label[rows]])
-        files.append(Judged(cells.name, raw, embed(loaded, cells.counts[rows], cells.measured), truth))
+        counts = cells.counts[rows]
+        files.append(Judged(cells.name, raw, embed(loaded, counts, cells.measured), truth, counts, cells.measured))
     return files
 
 
@@ -184,34 +218,33 @@ def fit_reference(loaded: Checkpoint, datasets: Sequence[LabelledCells], seed: i
 
 
 def in_context(
-    labels: LabelSet, file: Judged, temperature: float, settings: ContextSettings, reference: Reference | None = None
+    loaded: Checkpoint, file: Judged, temperature: float, settings: ContextSettings, reference: Reference | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities [N, L] of cells that are a file of their own, and their distances from training [N]."""
     alone = apply_temperature(file.raw, temperature)
-    context = FileContext.of(labels, alone, file.embedding, settings, reference=reference)
+    fit = partial(linear_reader, loaded, file.measured)
+    context = FileContext.read(loaded.labels, alone, file.embedding, file.counts, settings, fit, reference=reference)
     distance = np.zeros(len(alone)) if reference is None else reference.distance(file.embedding)
     nearest = context.nearest(file.embedding)
-    return context.apply(alone, nearest), context.distances(distance, nearest)
+    return context.apply(alone, nearest, file.counts), context.distances(distance, nearest)
 
 
-def fit_context(labels: LabelSet, files: Sequence[Judged], temperature: float) -> ContextSettings:
+def fit_context(loaded: Checkpoint, files: Sequence[Judged], temperature: float) -> ContextSettings:
     """The strongest of CONTEXTS that costs the files nothing, with its temperature."""
-    mixture = Judged(MIXTURE, *(np.concatenate([getattr(f, n) for f in files]) for n in ("raw", "embedding", "truth")))
+    most = [file for file in files if file.measured.mean() >= MOST_GENES] or list(files)
+    mixture, truth = together(most, MIXTURE), np.concatenate([file.truth for file in files])
     before = [_judge(apply_temperature(file.raw, temperature), file.truth) for file in (*files, mixture)]
-    for floor, weight in CONTEXTS:
-        settings = ContextSettings(floor, weight)
-        found = [in_context(labels, file, temperature, settings)[0] for file in files]
-        softer = fit_temperature(np.concatenate(found), mixture.truth)
+    for floor, neighbours, linear in CONTEXTS:
+        settings = ContextSettings(floor, neighbours, linear_weight=linear)
+        found = [in_context(loaded, file, temperature, settings)[0] for file in files]
+        softer = fit_temperature(np.concatenate(found), truth)
         found = [apply_temperature(each, softer) for each in found]
-        found.append(apply_temperature(in_context(labels, mixture, temperature, settings)[0], softer))
+        found.append(apply_temperature(in_context(loaded, mixture, temperature, settings)[0], softer))
         after = [_judge(each, file.truth) for each, file in zip(found, (*files, mixture), strict=True)]
         gained = np.array(after) - np.array(before)  # [files + 1, 2] accuracy, loss
         mean = gained[:-1].mean(axis=0)
-        if (
-            mean[0] >= -MOST_ACCURACY_LOST
-            and mean[1] <= MOST_LOSS_GAINED
-            and gained[-1, 0] >= -MOST_LOST_BY_MIXTURE
-        ):
+        logger.info("context %s: accuracy %+.4f, loss %+.4f, mixture %+.4f", settings, *mean, gained[-1, 0])
+        if mean[0] >= -MOST_ACCURACY_LOST and mean[1] <= MOST_LOSS_GAINED and gained[-1, 0] >= -MOST_LOST_BY_MIXTURE:
             return replace(settings, temperature=softer)
     return ContextSettings()
 

@@ -4,8 +4,8 @@ The whole model takes an hour to train, its cell encoder minutes: so a study is 
 recipe is run on the others, and the read-out is asked about the study. Every finished study is kept in the run folder,
 and an interrupted one goes on where it stopped.
 
-    recipe - study -> genes, labels -> encoder stage -> probabilities of the left-out cells -> free / among the target's
-    labels / among the labels of its kind of tissue, beside baselines refitted on the other studies of its kind
+    recipe - study -> genes, labels -> encoder stage -> probabilities of the left-out cells -> the same in their file,
+    free / among the target's labels, beside baselines refitted on the other studies of its kind
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from torch import nn
 
 from encoders import CellEncoder, CellEncoderConfig
 from instructcell import tasks
-from instructcell.context import ContextSettings, FileContext
+from instructcell.context import ContextSettings, FileContext, plain_tissue
 from instructcell.genes import load_gene_table
 from instructcell.labels import LabelSet, load_ontology
+from instructcell.linear import CELLS_PER_KIND, LEAST_CELLS, LinearReader, fit_reader
 from instructcell.reference import Reference
 from train import baselines, metrics
 from train.build import cell_targets, label_markers, label_set
@@ -44,7 +46,7 @@ from train.vocabulary import choose_genes
 logger = logging.getLogger("instructcell.train")
 ALL_CELLS_BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 51)
-CONTEXT = ContextSettings(floor=0.05, neighbour_weight=0.5)  # as `train.calibrate` chooses it for `mini`
+CONTEXT = ContextSettings(0.05, 0.5, 0.8878, linear_weight=2.0)  # as `train.calibrate` chooses it for `mini`
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -185,7 +187,7 @@ def measure_studies(bench: Bench, task: LeaveStudiesOutTask) -> dict[str, Any]:
         result["studies"][study.name] = found = json.loads(kept.read_text(encoding="utf-8"))
         bench.say(
             f"{study.name}: free {found['free']['value']:.3f}, among its labels {found['with_options']['value']:.3f}, "
-            f"among its tissue's {found['with_tissue']['value']:.3f}; best baseline "
+            f"each cell by itself {found['alone']['value']:.3f}; best baseline "
             f"{found['best_baseline']['accuracy']:.3f} ({found['best_baseline']['name']}); ECE {found['ece']:.3f}"
         )
     return {**result, "mean": _mean_by_kind(result["studies"])}
@@ -199,11 +201,9 @@ def leave_study_out(
     run = EncoderRun.train(recipe, left, folder, task.steps)
     kinds = {file: other.kind for other in task.studies for file in other.files}
     same_kind = [c for c in run.datasets if kinds.get(c.name) == study.kind and c.name not in study.files]
-    tissue_labels = {str(name) for cells in same_kind for name in cells.label[cells.training_rows]}
-    parts = [_ask(run, cells, tissue_labels) for cells in run.datasets if cells.name in study.files]
-    truth, free, among, tissue, confidence, seen = (
-        np.concatenate([part[key] for part in parts])
-        for key in ("truth", "free", "among", "tissue", "confidence", "context")
+    parts = [_ask(run, cells) for cells in run.datasets if cells.name in study.files]
+    truth, alone, free, among, confidence = (
+        np.concatenate([part[key] for part in parts]) for key in ("truth", "alone", "free", "among", "confidence")
     )
     fitted = _baselines(run, same_kind, [c for c in run.datasets if c.name in study.files], parts)
     stranger = np.concatenate([part["stranger_confidence"] for part in parts])
@@ -214,11 +214,10 @@ def leave_study_out(
         "files": list(study.files),
         "cells": len(truth),
         "cells_with_labels_that_training_lacks": len(stranger),
+        "alone": metrics.bootstrap(metrics.accuracy, truth, alone).to_dict(),
         "free": metrics.bootstrap(metrics.accuracy, truth, free).to_dict(),
         "broader": round(float((broader & (free != truth)).mean()), 4),
         "with_options": metrics.bootstrap(metrics.accuracy, truth, among).to_dict(),
-        "with_tissue": metrics.bootstrap(metrics.accuracy, truth, tissue).to_dict(),
-        "with_context": metrics.bootstrap(metrics.accuracy, truth, seen).to_dict(),
         "macro_f1": round(metrics.macro_f1(truth, free), 4),
         "ece": round(metrics.expected_calibration_error(confidence, free == truth), 4),
         "accepted_at_80": round(metrics.accepted_accuracy(confidence, free == truth, 0.8), 4),
@@ -235,31 +234,64 @@ def _held_out_whole(cells: LabelledCells) -> LabelledCells:
     return replace(cells, entry=replace(cells.entry, use="evaluation"), held_out=np.ones(cells.counts.shape[0], bool))
 
 
-def _ask(run: EncoderRun, cells: LabelledCells, tissue_labels: set[str]) -> dict[str, np.ndarray]:
-    """Answers about the cells of one file whose label has something of ours under it, and certainty of the others."""
+def _ask(run: EncoderRun, cells: LabelledCells) -> dict[str, np.ndarray]:
+    """Answers about the cells of one file whose label has something of ours under it, and certainty of the others.
+
+    `alone` is each cell by itself, `free` and `among` (the file's labels) have the file as context, as `annotate` does.
+    """
     ignored = set(cells.label[np.isin(cells.dataset_label, cells.entry.ignore_labels)])
     used = sorted(set(cells.label) - ignored)
     groups, free_groups = (label_groups(run.labels, used, others=others) for others in (False, True))
     names, free_names = (np.array([name for name, _ in found]) for found in (groups, free_groups))
     rows = np.flatnonzero(np.isin(cells.label, names))
     strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, names))
-    probabilities = run.probabilities(cells, rows)
-    free, among = summed(probabilities, free_groups), _shared(run.labels, probabilities, groups)
-    embedding = run.read_out(cells, rows)[1]
-    context = FileContext.of(run.labels, probabilities, embedding, CONTEXT)
-    seen = context.apply(probabilities, context.nearest(embedding))
-    here = [any(run.labels[column].name in tissue_labels for column in columns) for _, columns in free_groups]
+    together = np.concatenate([rows, strangers])
+    alone, embedding = run.probabilities(cells, together), run.read_out(cells, together)[1]
+    counts, fit = cells.counts[together], partial(linear_reader_of, run, cells.measured)
+    context = FileContext.read(run.labels, alone, embedding, counts, CONTEXT, fit)
+    seen = context.apply(alone, context.nearest(embedding), counts)
+    free, among = summed(seen, free_groups), _shared(run.labels, seen[: len(rows)], groups)
+    said = free_names[free[: len(rows)].argmax(axis=1)]
     return {
         "rows": rows,
         "truth": cells.label[rows],
-        "free": free_names[free.argmax(axis=1)],
-        "broader": _are_broader(run, cells, rows, free_names[free.argmax(axis=1)]),
+        "alone": free_names[summed(alone[: len(rows)], free_groups).argmax(axis=1)],
+        "free": said,
+        "broader": _are_broader(run, cells, rows, said),
         "among": names[among.argmax(axis=1)],
-        "tissue": free_names[np.where(here, free, -1.0).argmax(axis=1)],
-        "context": free_names[summed(seen, free_groups).argmax(axis=1)],
-        "confidence": free.max(axis=1),
-        "stranger_confidence": summed(run.probabilities(cells, strangers), free_groups).max(axis=1),
+        "confidence": free[: len(rows)].max(axis=1),
+        "stranger_confidence": free[len(rows) :].max(axis=1),
     }
+
+
+@dataclass(frozen=True)
+class TrainingCells:
+    """Training cells of one label of one study, for the linear reader; counts [n, G]."""
+
+    label: int
+    measured: np.ndarray
+    counts: sparse.csr_matrix
+
+    @property
+    def share(self) -> np.ndarray:
+        total = np.maximum(np.asarray(self.counts.sum(axis=1)).ravel(), 1.0)
+        return np.asarray((1.0 / total) @ self.counts).ravel() / self.counts.shape[0]
+
+    def cells(self, genes: np.ndarray) -> sparse.csr_matrix:
+        return self.counts
+
+
+def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[str]) -> LinearReader | None:
+    """The linear reader that a checkpoint of this run would have, of training cells where it has cells like them."""
+    rng, names, examples = np.random.default_rng(0), run.labels.names, []
+    for cells in run.datasets:
+        rows = cells.training_rows
+        there = np.array([plain_tissue(str(tissue)) in tissues for tissue in cells.tissue[rows]], bool)
+        for name in np.unique(cells.label[rows[there]]):
+            some = rng.permutation(rows[there & (cells.label[rows] == name)])[:CELLS_PER_KIND]
+            if len(some) >= LEAST_CELLS and name in names:
+                examples.append(TrainingCells(names.index(str(name)), cells.measured, cells.counts[np.sort(some)]))
+    return fit_reader(examples, measured, run.labels, tissues)
 
 
 def _shared(labels: LabelSet, probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:
@@ -325,7 +357,7 @@ def _mean_by_kind(studies: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, 
         result[kind] = {
             **{
                 key: round(float(np.mean([row[key]["value"] for row in rows])), 4)
-                for key in ("free", "with_options", "with_tissue", "with_context")
+                for key in ("alone", "free", "with_options")
                 if all(key in row for row in rows)
             },
             "best_baseline": round(float(np.mean([row["best_baseline"]["accuracy"] for row in rows])), 4),
@@ -503,9 +535,9 @@ def as_table(found: Mapping[str, Any]) -> pd.DataFrame:
         name: {
             "kind": row["kind"],
             "cells": row["cells"],
+            "alone": row["alone"]["value"],
             "free": row["free"]["value"],
             "with_options": row["with_options"]["value"],
-            "with_tissue": row["with_tissue"]["value"],
             "best_baseline": row["best_baseline"]["accuracy"],
             "baseline": row["best_baseline"]["name"],
             "ece": row["ece"],

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from encoders import CellDecoder
 from instructcell.checkpoint import Checkpoint
-from instructcell.generation import request_state
+from instructcell.generation import request_states
 from instructcell.populations import Kind, Populations, save_populations
 from instructcell.processor import Prompt
 from instructcell.prompts import generation_prompt
@@ -70,7 +70,7 @@ def _encoded(
     request = generation_prompt(
         kind.label, species=kind.species or None, tissue=kind.tissue or None, condition=kind.condition or None
     )
-    signal = request_state(checkpoint.model, checkpoint.processor, Prompt.parse(request))
+    signal = request_states(checkpoint.model, checkpoint.processor, [Prompt.parse(request)])
     decoder: CellDecoder = checkpoint.model.cell_decoder
     measured, found, shares = torch.from_numpy(cells.measured), [], []
     for start in range(0, len(rows), ENCODED):

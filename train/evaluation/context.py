@@ -12,7 +12,7 @@ import numpy as np
 
 from instructcell.context import ContextSettings
 from train import metrics
-from train.calibrate import Judged, embed, in_context, score_cells
+from train.calibrate import Judged, embed, in_context, score_cells, together
 from train.evaluation.bench import Bench
 from train.evaluation.tasks import ContextTask, Target
 
@@ -25,6 +25,7 @@ def measure(bench: Bench, task: ContextTask) -> dict[str, Any]:
     result = {
         "floor": settings.floor,
         "neighbour_weight": settings.neighbour_weight,
+        "linear_weight": settings.linear_weight,
         "files": {name: compare(bench, file) for name, file in files.items()},
         "one_type": _one_type(bench, list(files.values()), task.least_of_type),
         "mixtures": {
@@ -54,16 +55,12 @@ def read_rows(bench: Bench, target: Target, rows: np.ndarray) -> Judged:
     """Cells of a file, each read by itself."""
     cells, names = bench.datasets[target.file], bench.checkpoint.labels.names
     if not len(rows):
-        return Judged(target.file, np.zeros((0, len(names))), np.zeros((0, 1)), np.zeros(0, int))
+        empty = np.zeros((0, len(names))), np.zeros((0, 1)), np.zeros(0, int)
+        return Judged(target.file, *empty, cells.counts[rows], cells.measured)
     truth = np.array([names.index(str(label)) for label in cells.label[rows]])
     raw = score_cells(bench.checkpoint, cells, rows)
-    return Judged(target.file, raw, embed(bench.checkpoint, cells.counts[rows], cells.measured), truth)
-
-
-def together(files: list[Judged]) -> Judged:
-    """Several files as one."""
-    columns = (np.concatenate([getattr(file, name) for file in files]) for name in ("raw", "embedding", "truth"))
-    return Judged(" + ".join(file.name for file in files), *columns)
+    counts = cells.counts[rows]
+    return Judged(target.file, raw, embed(bench.checkpoint, counts, cells.measured), truth, counts, cells.measured)
 
 
 def compare(bench: Bench, file: Judged) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def compare(bench: Bench, file: Judged) -> dict[str, Any]:
 def seen(bench: Bench, file: Judged, settings: ContextSettings) -> np.ndarray:
     """Calibrated probabilities [N, L] of the cells of a file in its context."""
     temperature = float(bench.checkpoint.calibration.get("temperature", 1.0))
-    return in_context(bench.checkpoint.labels, file, temperature, settings)[0]
+    return in_context(bench.checkpoint, file, temperature, settings)[0]
 
 
 def _figures(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -97,8 +94,7 @@ def _one_type(bench: Bench, files: list[Judged], least: int) -> dict[str, Any]:
         for label in np.unique(file.truth):
             of_type = file.truth == label
             if of_type.sum() >= least:
-                alone = Judged(file.name, file.raw[of_type], file.embedding[of_type], file.truth[of_type])
-                found = compare(bench, alone)
+                found = compare(bench, file.only(of_type))
                 rows.append((found["without"]["accuracy"], found["with"]["accuracy"]))
     if not rows:
         return {"files": 0}

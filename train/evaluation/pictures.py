@@ -157,10 +157,10 @@ def phrasing(found: Mapping[str, Any]) -> Figure:
 
 
 def studies(found: Mapping[str, Any]) -> Figure:
-    """Left-out studies: free, among the target's labels, among the tissue's, and the best refitted baseline."""
+    """Left-out studies: each cell by itself, in its file, among the target's labels, and the best refitted baseline."""
     figure, axes = _figure(5.4, 0.34 * len(found) + 0.9)
-    kinds = {"free": "o", "with_options": "D", "with_tissue": "v"}
-    words = {"free": "free", "with_options": "among its labels", "with_tissue": "among its tissue's labels"}
+    kinds = {"alone": "v", "free": "o", "with_options": "D"}
+    words = {"alone": "each cell by itself", "free": "in its file", "with_options": "among its labels"}
     for y, row in enumerate(found.values()):
         for key, marker in kinds.items():
             axes.plot(row[key]["value"], y, marker, color=OURS, ms=4, label=words[key] if not y else None)

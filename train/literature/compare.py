@@ -116,7 +116,7 @@ class Comparison:
     folder
         Where the figures lie, one JSON each, with gene vectors and what systems fitted.
     peers
-        Python of the peers' environment; None: CellTypist, scVI and scANVI are not run.
+        Python of the peers' environment; None: CellTypist, scVI and scANVI are not run, only what is kept is shown.
     kept_only
         Whether only what was measured before is put together and nothing is measured.
     """
@@ -131,17 +131,16 @@ class Comparison:
     def run(self) -> dict[str, Any]:
         """The whole table: columns, cells {system: {column: figures}}, costs {system: ...} and the rest."""
         recipe = self.recipe
-        rows = [entry.name for entry in recipe.systems] + (list(PEERS) if self.peers else [])
-        table: dict[str, dict[str, Any]] = {name: {} for name in rows}
+        table: dict[str, dict[str, Any]] = {entry.name: {} for entry in recipe.systems}
         described, splits = self._splits()
         for place, entry in enumerate(recipe.systems, start=1):
             for column in recipe.columns:
                 if column.name in splits and (not entry.columns or column.name in entry.columns):
                     table[entry.name][column.name] = self._cell(place, entry, column, splits[column.name])
-        for column in recipe.columns if self.peers else ():
+        for column in recipe.columns:
             if column.name in splits:
                 for name, found in self._peers(column, splits[column.name]).items():
-                    table[name][column.name] = found
+                    table.setdefault(name, {})[column.name] = found
         result = {"checkpoint": self.bench.checkpoint.hash, "columns": described, "cells": table}
         if recipe.cost_column in splits:
             result["costs"] = self._costs(splits[recipe.cost_column])
@@ -260,7 +259,7 @@ class Comparison:
         return self._once(path, f"cells that are written: {asked.column}", measure)
 
     def _peers(self, column: Column, split: Split) -> dict[str, Any]:
-        """CellTypist, scVI with the nearest cells of its latent space, and scANVI."""
+        """CellTypist, scVI with the nearest cells of its latent space, and scANVI; else what is kept of them."""
         known, unseen = split.known, split.unseen
 
         def measured() -> dict[str, Any]:
@@ -273,6 +272,8 @@ class Comparison:
             return rows
 
         path = self.folder / "cells" / f"peers--{_slug(column.name)}-{self._key(['peers'], known, unseen)}.json"
+        if self.peers is None and not path.is_file():
+            return {}
         found = self._once(path, f"{column.name}: {', '.join(PEERS)}", measured)
         return {name: found if "error" in found else found[name] for name in PEERS}
 

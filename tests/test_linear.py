@@ -1,0 +1,207 @@
+"""The linear reader beside the language model: what it learns from, which genes it reads, and when it keeps silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import tiny
+
+from instructcell import linear, tools
+from instructcell.checkpoint import Checkpoint
+from instructcell.context import ContextSettings, FileContext
+from instructcell.labels import Label, LabelSet
+from instructcell.linear import LinearReader, fit_reader, linear_reader, telling_genes
+from instructcell.populations import Kind, Populations
+
+N_GENES = 40
+LABELS = LabelSet(
+    [
+        Label("type B pancreatic cell", "CL:0000169", tissues=("pancreatic islet",)),
+        Label("pancreatic A cell", "CL:0000171", tissues=("pancreatic islet",)),
+        Label("pancreatic D cell", "CL:0000173", tissues=("pancreatic islet (mouse)",)),
+        Label("natural killer cell", "CL:0000623", tissues=("PBMC",)),
+    ]
+)
+ALL = np.ones(N_GENES, bool)
+
+
+def cells_of(label: int, n: int, seed: int = 0) -> sp.csr_matrix:
+    """Counts [n, 40]: every label has five genes of its own, ten are of all, twenty of none."""
+    rng, rate = np.random.default_rng(seed + 100 * label), np.full(N_GENES, 0.05)
+    rate[5 * label : 5 * label + 5], rate[20:30] = 6.0, 3.0
+    return sp.csr_matrix(rng.poisson(rate, (n, N_GENES)).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Examples of one label; the genes are those that its study has measured."""
+
+    label: int
+    counts: sp.csr_matrix
+    measured: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        mean = np.asarray(self.counts.mean(axis=0)).ravel()
+        return mean / mean.sum()
+
+    def cells(self, genes: np.ndarray) -> sp.csr_matrix:
+        return self.counts
+
+
+def examples(*labels: int, measured: np.ndarray = ALL) -> list[Known]:
+    return [Known(label, cells_of(label, 30), measured) for label in labels]
+
+
+# ---- the reader
+
+
+def test_cells_of_another_draw_are_named_and_probabilities_sum_to_one() -> None:
+    reader = fit_reader(examples(0, 1, 2), ALL, LABELS, ["pancreatic islet"])
+    assert reader is not None and reader.labels.tolist() == [0, 1, 2]
+    for label in (0, 1, 2):
+        said = reader.probabilities(cells_of(label, 25, seed=7))
+        assert said.shape == (25, 3) and (said.argmax(axis=1) == label).all()
+        np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_two_labels_are_told_as_well() -> None:
+    reader = fit_reader(examples(0, 1), ALL, LABELS, ["pancreatic islet"])
+    assert reader is not None and reader.weights.shape[1] == 2
+    said = np.concatenate([reader.probabilities(cells_of(label, 20, seed=3)) for label in (0, 1)])
+    assert (said.argmax(axis=1) == np.repeat([0, 1], 20)).all()
+
+
+def test_one_label_alone_or_no_common_gene_makes_no_reader() -> None:
+    assert fit_reader(examples(0), ALL, LABELS, ["pancreatic islet"]) is None
+    assert fit_reader([], ALL, LABELS, ["pancreatic islet"]) is None
+    assert fit_reader(examples(0, 1), ~ALL, LABELS, ["pancreatic islet"]) is None
+
+
+def test_only_genes_of_the_file_that_most_studies_have_are_read() -> None:
+    half, file = np.arange(N_GENES) < 30, np.arange(N_GENES) >= 3
+    several = [*examples(0, measured=half), *examples(1, measured=half), *examples(2)]
+    reader = fit_reader(several, file, LABELS, ["pancreatic islet"])
+    assert reader is not None and reader.genes.tolist() == list(range(3, 30))
+
+
+def test_the_genes_that_tell_the_labels_apart_are_taken_first(monkeypatch) -> None:
+    monkeypatch.setattr(linear, "MOST_GENES", 15)
+    shares = np.stack([each.share for each in examples(0, 1, 2)])
+    assert telling_genes(shares, ALL).tolist() == list(range(15))
+    assert telling_genes(shares, np.arange(N_GENES) >= 10).tolist()[:5] == [10, 11, 12, 13, 14]
+
+
+# ---- beside the language model
+
+
+def reader_of(*labels: int) -> LinearReader:
+    found = fit_reader(examples(*labels), ALL, LABELS, ["pancreatic islet"])
+    assert found is not None
+    return found
+
+
+def test_a_doubt_of_the_language_model_is_decided_and_without_weight_nothing_changes() -> None:
+    doubt, cells = np.tile([0.3, 0.35, 0.0, 0.35], (20, 1)), cells_of(0, 20, seed=5)
+    reader = reader_of(0, 1, 2)
+    both = reader.beside(doubt, cells, 2.0)
+    assert (both.argmax(axis=1) == 0).all()
+    np.testing.assert_allclose(both.sum(axis=1), 1)
+    np.testing.assert_allclose(reader.beside(doubt, cells, 0.0)[:, [0, 1, 3]], doubt[:, [0, 1, 3]], atol=1e-4)
+
+
+def test_of_a_label_of_the_tissue_that_it_has_no_examples_of_the_language_model_is_believed() -> None:
+    reader = reader_of(0, 1)
+    assert reader.silent.tolist() == [False, False, True, False]
+    sure = np.tile([0.02, 0.02, 0.95, 0.01], (5, 1))  # a D cell, of which the reader knows nothing
+    assert (reader.beside(sure, cells_of(2, 5), 2.0).argmax(axis=1) == 2).all()
+
+
+def test_labels_of_other_tissues_become_less_likely_but_not_impossible() -> None:
+    said = np.tile([0.4, 0.0, 0.0, 0.6], (5, 1))
+    both = reader_of(0, 1, 2).beside(said, cells_of(0, 5), 2.0)
+    assert (both.argmax(axis=1) == 0).all() and (both[:, 3] > 0).all()
+
+
+# ---- in the context of a file
+
+
+def test_a_file_is_read_with_the_types_of_its_tissue() -> None:
+    truth = np.repeat([0, 1], 20)
+    counts = sp.vstack([cells_of(0, 20, seed=9), cells_of(1, 20, seed=9)]).tocsr()
+    doubt = np.tile([0.45, 0.5, 0.0, 0.05], (40, 1))
+    asked: list[list[str]] = []
+
+    def fit(tissues: list[str]) -> LinearReader:
+        asked.append(list(tissues))
+        return reader_of(0, 1, 2)
+
+    settings = ContextSettings(floor=0.05, linear_weight=2.0)
+    context = FileContext.read(LABELS, doubt, np.eye(40), counts, settings, fit)
+    assert asked == [["pancreatic islet"]]
+    assert (context.apply(doubt, context.nearest(np.eye(40)), counts).argmax(axis=1) == truth).all()
+    assert context.composition[:2] == pytest.approx([0.5, 0.5], abs=0.1)
+    plain = FileContext.read(LABELS, doubt, np.eye(40), counts, replace(settings, linear_weight=0.0), fit)
+    assert len(asked) == 1 and plain.linear is None
+
+
+# ---- of a checkpoint
+
+
+@pytest.fixture(scope="module")
+def with_populations(tmp_path_factory) -> Checkpoint:
+    """A tiny checkpoint whose two first labels have latent cells, over all genes but one."""
+    from instructcell.checkpoint import load_checkpoint
+
+    plain = load_checkpoint(tiny.make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "linear"))
+    names, size = plain.labels.names, plain.model.config
+    rng, latent = np.random.default_rng(0), plain.model.cell_decoder.config.n_latent
+    ratio = rng.normal(0, 2, (3, size.n_genes))
+    ratio[:, 0] = 0.0  # not measured
+    kinds = (
+        Kind(names[0], tissue="PBMC"),
+        Kind(names[1], tissue="PBMC (lupus patients)"),
+        Kind(names[0], tissue="lung"),
+    )
+    mean = rng.normal(size=(60, latent))
+    made = Populations(
+        kinds, np.array([0, 20, 40, 60]), mean, np.full_like(mean, -2.0), np.full(60, 7.0), ratio, plain.hash
+    )
+    return replace(plain, populations=made)
+
+
+def test_a_checkpoint_reads_the_types_of_a_tissue_from_pseudo_cells(with_populations: Checkpoint) -> None:
+    genes = np.ones(with_populations.model.config.n_genes, bool)
+    reader = linear_reader(with_populations, genes, ["PBMC"])
+    assert reader is not None and reader.labels.tolist() == [0, 1]
+    assert 0 not in reader.genes and len(reader.genes) == len(genes) - 1
+    linear._fitted.cache_clear()
+    again = linear_reader(with_populations, genes, ["PBMC"])
+    np.testing.assert_array_equal(reader.weights, again.weights)  # the same pseudo-cells every time
+    few = linear_reader(with_populations, np.arange(len(genes)) < 6, ["PBMC"])
+    assert few is not None and few.genes.max() < 6
+
+
+def test_a_tissue_of_one_type_or_none_and_a_checkpoint_without_populations_have_no_reader(
+    with_populations: Checkpoint,
+) -> None:
+    genes = np.ones(with_populations.model.config.n_genes, bool)
+    assert linear_reader(with_populations, genes, ["lung"]) is None
+    assert linear_reader(with_populations, genes, ["brain"]) is None
+    assert linear_reader(replace(with_populations, populations=None), genes, ["PBMC"]) is None
+
+
+def test_annotation_asks_it_where_the_calibration_says_so_and_not_without_context(with_populations: Checkpoint) -> None:
+    asking = replace(
+        with_populations,
+        calibration={**with_populations.calibration, "context_floor": 0.5, "linear_weight": 2.0},
+        labels=LabelSet([replace(label, tissues=("PBMC",)) for label in with_populations.labels]),
+    )
+    cells = tiny.make_adata(40, seed=3)
+    found = tools.annotate(cells, checkpoint=asking)
+    assert found.context is not None and found.context.linear is not None
+    alone = tools.annotate(cells, checkpoint=asking, context=False)
+    assert not np.allclose(found.table["confidence"], alone.table["confidence"])
