@@ -200,7 +200,8 @@ class Comparison:
     def _keyed(self, entry: Entry, known: Cells, unseen: Cells) -> tuple[str, Any, str]:
         """The system of a row, its settings, and the key of what it finds on these cells."""
         system, settings = settings_of_entry(entry, small=self.recipe.small)
-        return system, settings, self._key([system, to_record(settings)], known, unseen)
+        ours = [self.bench.checkpoint.calibration] if system == "instructcell" else []  # which its answers depend on
+        return system, settings, self._key([system, to_record(settings), *ours], known, unseen)
 
     def _system(self, system: str, settings: Any, folder: Path) -> System:
         made = SYSTEMS[system](settings, folder, self.bench.runs, self.recipe.seed)
