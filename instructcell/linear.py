@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from encoders import CellDecoder, Latents
 from instructcell.context import plain_tissue
@@ -68,6 +67,8 @@ class LinearReader:
         cls, counts: sp.csr_matrix, labels: np.ndarray, genes: np.ndarray, silent: np.ndarray
     ) -> LinearReader | None:
         """Of cells with counts [M, G] and labels [M] (positions), over some genes [g]; None with one label alone."""
+        from sklearn.linear_model import LogisticRegression  # a second to import, for what not every command needs
+
         names, codes = np.unique(labels, return_inverse=True)
         if len(names) < 2 or not len(genes):
             return None

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from sklearn.covariance import LedoitWolf
 
 from instructcell.beside import load_beside
 
@@ -46,6 +45,8 @@ class Reference:
     @classmethod
     def fit(cls, embedding: np.ndarray, types: np.ndarray) -> Reference:
         """Means and covariance of training cells: embedding [N, Z], types [N]; `quantiles` are theirs until set."""
+        from sklearn.covariance import LedoitWolf  # a second to import, for what only training needs
+
         names, codes = np.unique(types, return_inverse=True)
         embedding = embedding.astype(np.float64)
         means = np.stack([embedding[codes == code].mean(axis=0) for code in range(len(names))])
