@@ -60,7 +60,8 @@ def find_selection(text: str, obs: pd.DataFrame | None, taken: Spans = ()) -> tu
 def _by_position(text: str, obs: pd.DataFrame) -> Found | None:
     n, number = len(obs), rf"(\d[\d,]*|{'|'.join(NUMBER_WORDS)})"
     if match := re.search(
-        rf"\b(first|last)\s+(?:{number}\s+)?cells?\b|\b(first|last)\s+{number}(?=\s*(?:of\s+(?:them|these|those)|ones)?\W*$)",
+        rf"\b(first|last)\s+(?:{number}\s+)?(?:cells?|rows?|barcodes?)\b"
+        rf"|\b(first|last)\s+{number}(?=\s*(?:of\s+(?:them|these|those)|ones)?\W*$)",
         text,
         re.IGNORECASE,
     ):
