@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from instructcell import slots
+from instructcell import sentences, slots
 from instructcell.mentions import (
     ask_for_unknown,
 )
@@ -126,10 +126,14 @@ def order(request: Request, *, loaded: bool) -> str | None:
     if loaded and slots.COLOURED.search(text) and request.genes:
         return MAP
     named = request.type_name or request.cells or request.values
-    if loaded and slots.GOES_ON.match(text) and named and not request.drugs:
+    if loaded and slots.GOES_ON.match(text) and named and not (request.drugs or slots.REAL.search(text)):
         return COMPARE
     if loaded and slots.FINER.match(text):
         return CLUSTER
+    if loaded and slots.EVIDENCE.search(text) and not (request.genes or request.drugs):
+        return EXPLAIN
+    if loaded and slots.KEPT_FROM_NOW.search(text) and request.cells is not None and not sentences.ASKS.match(text):
+        return SELECT
     if loaded and slots.OPEN_FILES.search(text):
         return DESCRIBE
     if loaded and slots.RESTORES.search(text) and not request.file:
@@ -326,6 +330,8 @@ def _about_genes(request: Request, best: str, *, loaded: bool, **_: bool) -> str
         return None
     if _which_express(request, best, loaded=loaded) and best in (GENE, MARKERS):
         return EXPRESSION
+    if slots.DISTRIBUTION.search(request.text):
+        return EXPRESSION
     drawn = request.on_map or slots.COLOURED.search(request.text)
     if best == MAP or (drawn and not slots.COUNTS.search(request.text)):
         return MAP
@@ -410,6 +416,7 @@ NARROWER: dict[str, tuple[Callable[..., str | None], ...]] = {
     EXPRESSION: (_comparing_gene, _about_genes),
     GENE: (_which_express, _about_genes),
     MARKERS: (_which_express,),
+    MAP: (_about_genes,),
     COMPARE_DRUG: (_about_drugs,),
     DESCRIBE: (_judging,),
     ANNOTATE: (_choosing,),

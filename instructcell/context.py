@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +36,8 @@ CELLS_PER_NEIGHBOUR = 20  # smaller files have fewer neighbours, so that a rare 
 OUTSIDE = 0.02  # chance that a cell has a label that its tissue is not known for
 PRESENT = 0.1  # share of the cells from which on a tissue counts as wholly there
 THERE = 0.05  # share of the cells from which on a tissue's types are among the linear reader's
-FEW_CELLS = 30  # a file of so many cells has half of the prior's weight
+FEW_CELLS = 30  # a file of so many cells has half of the weight of the prior and the linear reader
+LEAST_FOR_LINEAR = 10  # cells whose tissues are told well enough for a linear reader
 DOUBT = 0.1  # mean doubt of a file from which on neighbours have their whole weight
 FLOOR = 1e-4  # probability below which a neighbour's label is not told from impossible
 MOST_SHIFT = 3.0  # times the usual distance that a whole file may lie away and still be measured by its own median
@@ -157,14 +157,15 @@ class FileContext:
         fit
             The reader of the types of some tissues on the file's genes; None where it knows too few.
         """
-        of = partial(cls.of, labels, embedding=embedding, settings=settings, reference=reference, hint=hint)
-        context = of(probabilities=probabilities)
-        weight = settings.linear_weight
-        linear = fit(context.there) if weight > 0 and len(probabilities) else None
+        context = cls.of(labels, probabilities, embedding, settings, reference=reference, hint=hint)
+        n_cells = len(probabilities)
+        weight = settings.linear_weight * n_cells / (n_cells + FEW_CELLS)
+        linear = fit(context.there) if weight > 0 and n_cells >= LEAST_FOR_LINEAR else None
         if linear is None:
             return context
-        both = of(probabilities=linear.beside(probabilities, counts, weight))
-        return replace(both, tissues=context.tissues, linear=linear, linear_weight=weight)
+        both = linear.beside(probabilities, counts, weight)
+        context = cls.of(labels, both, embedding, settings, reference=reference, settled=context)
+        return replace(context, linear=linear, linear_weight=weight)
 
     @classmethod
     def of(
@@ -176,6 +177,7 @@ class FileContext:
         *,
         reference: Reference | None = None,
         hint: TissueHint | None = None,
+        settled: FileContext | None = None,
     ) -> FileContext:
         """The context that a sample makes.
 
@@ -185,10 +187,15 @@ class FileContext:
             Calibrated probabilities [M, L] of the sample's cells, each read by itself, and their embeddings [M, Z].
         hint
             The tissue that was said; one that the cells contradict is set aside.
+        settled
+            The context whose tissues and hint these are, where they are known already.
         """
         names, members = tissue_labels(labels)
-        hint = None if hint is None else checked(hint, names, members, probabilities)
-        shares = tissue_shares(probabilities, members, None if hint is None else _position(hint, names))
+        if settled is None:
+            hint = None if hint is None else checked(hint, names, members, probabilities)
+            shares = tissue_shares(probabilities, members, None if hint is None else _position(hint, names))
+        else:
+            hint, shares = settled.hint, np.array([settled.tissues[name] for name in names])
         n_cells = len(probabilities)
         log_prior = label_prior(shares, members, settings.floor) * n_cells / (n_cells + FEW_CELLS)
         with_prior = normalised(probabilities * np.exp(log_prior))

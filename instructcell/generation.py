@@ -27,6 +27,7 @@ from instructcell.populations import Population
 from instructcell.processor import SIGNAL, Answer, InstructCellProcessor, Prompt
 
 BEGINNING = 16  # tokens of an answer in which a pseudo-cell would stand
+LONGEST_REQUEST = 256  # tokens
 PRUNE_BELOW = 1e-4  # a branch less likely than this is not followed: its labels share what it has
 SETTLED_ABOVE = 0.9995  # a row with a label more likely than this is done
 MAX_BRANCHES = 1024  # branches in one step of the decoder; bounds memory
@@ -402,12 +403,16 @@ def stream_answer(
 def begins_with_cells(
     model: InstructCellForConditionalGeneration, processor: InstructCellProcessor, question: str
 ) -> bool:
-    """Whether the model's own answer to a user's question, asked without any cell, begins with a pseudo-cell.
+    """Whether the model, asked a user's question without any cell, would soon answer with a pseudo-cell.
+
+    Texts of more than LONGEST_REQUEST tokens are no such request.
 
     It was trained to make cells of what asks for them; of questions about cells that it is not given it makes little,
     so this tells a request for pseudo-cells from another only where both are likely (docs/trials.md).
     """
     asked = processor([Prompt.about(question)]).to(model.device)
+    if asked["input_ids"].shape[1] > LONGEST_REQUEST:
+        return False
     written = model.generate(**asked, do_sample=False, max_new_tokens=BEGINNING)
     return bool((written == processor.signal_token_id).any())
 

@@ -62,7 +62,7 @@ from instructcell.tools import CELL_TYPE
 SURE = 0.7  # probability from which the reader's intent stands unless the slots contradict it
 CERTAIN = 0.9  # the same for starting again, which forgets results
 LIKELY = 0.12  # probability from which an intent is thought of where none is sure
-KNOWLEDGE = (MARKERS, EXPLAIN, GENE)  # the model answers what is asked of a type with a cell of it as well
+READS = (MARKERS, EXPLAIN, GENE, EXPRESSION)  # the model answers what is asked of a type with a cell of it as well
 CLEAR = 0.2  # lead in votes below which the slots, or the user, decide
 POINTING = re.compile(r"\b(clusters?|groups?|first|last|only|where|cells?\s+#?\d+)\b", re.IGNORECASE)
 WHAT_IS = (
@@ -146,6 +146,7 @@ def _followed(
         slots.RESTORES.search(request.text)
         or slots.UNDO.search(request.text)
         or slots.RESTART.search(request.text)
+        or slots.KEPT_FROM_NOW.search(request.text)
         or request.file
     ):
         return None
@@ -181,6 +182,8 @@ def _stands_for_itself(request: Request, followed: Request, best: str, share: fl
     """Whether a fragment asks for something else than the sentence before it, by its words: "INS by gate"."""
     if not loaded or best == followed.intent or share < SURE or followed.replaces is not None:
         return False
+    if best == COUNT and slots.COMPOSITION.search(request.text):
+        return True
     return best == EXPRESSION and bool(request.genes) and followed.intent in (COMPARE, EXPLAIN, QUALITY)
 
 
@@ -311,6 +314,8 @@ def _sure(request: Request, best: str, share: float, topic: Topic, *, loaded: bo
         return SUBSET  # "HD02 on its own, cell types"
     if best == MARKERS and loaded and not request.type_name and (about or request.column):
         return MARKERS if topic.types and slots.TEXTBOOK.search(text) else COMPARE
+    if best == COMPARE and made and slots.REAL.search(text) and slots.COMPARES.search(text):
+        return REAL  # "now compare them to the real delta cells"
     if best == MARKERS and request.genes and not request.type_name:
         return GENE  # "is CLEC4C a good marker?"
     if best == COMPARE_DRUG and not request.drugs and sentences.COMMAND.match(text) and not of_drug(request):
@@ -328,7 +333,8 @@ def _may_ask_for_cells(request: Request, votes: list[tuple[str, float]], *, load
     """
     near = [intent for intent, share in votes[: 2 if loaded else 3] if share >= LIKELY]
     named = request.type_name and not (request.genes or request.drugs or request.column or request.cells is not None)
-    return bool(GENERATE in near and votes[0][0] not in KNOWLEDGE and named and not points_at(request))
+    reads = votes[0][0] in READS or votes[1][0] in READS[:2]
+    return bool(GENERATE in near and not reads and named and not points_at(request))
 
 
 def _contradicted(request: Request, best: str, topic: Topic, *, loaded: bool) -> bool:

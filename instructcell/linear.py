@@ -10,7 +10,7 @@ asked. Training cells do not ship; pseudo-cells like them are made instead.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +22,6 @@ import torch
 from encoders import CellDecoder, Latents
 from instructcell.context import plain_tissue
 from instructcell.generation import request_states
-from instructcell.labels import LabelSet
 from instructcell.populations import Kind, Population
 from instructcell.processor import Prompt
 from instructcell.prompts import generation_prompt
@@ -53,7 +52,7 @@ class LinearReader:
     labels
         [T] positions among the checkpoint's L labels.
     silent
-        [L] whether it has nothing to say of a label that the file may hold: the language model's word stands.
+        [L] whether it has nothing to say of a label: the language model's word stands.
     """
 
     genes: np.ndarray
@@ -96,12 +95,13 @@ class LinearReader:
             Of this reader; the language model's is 1.
         """
         said = np.full(probabilities.shape, LEAST)
-        known = probabilities[:, self.labels].sum(axis=1, keepdims=True) if self.silent.any() else 1.0
+        known = probabilities[:, self.labels].sum(axis=1, keepdims=True)
         said[:, self.labels] = np.maximum(self.probabilities(counts) * known, LEAST)
         said[:, self.silent] = np.maximum(probabilities[:, self.silent], LEAST)
         both = np.log(np.maximum(probabilities, 1e-6)) + weight * np.log(said)
         raised = np.exp((both - both.max(axis=1, keepdims=True, initial=-np.inf)) / (1.0 + weight))
-        return raised / raised.sum(axis=1, keepdims=True)
+        read = np.asarray(counts[:, self.genes].sum(axis=1)).ravel() > 0  # of the others it has nothing to go by
+        return np.where(read[:, None], raised / raised.sum(axis=1, keepdims=True), probabilities)
 
 
 def log_expression(counts: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:
@@ -139,24 +139,22 @@ class Examples(Protocol):
         ...
 
 
-def fit_reader(
-    examples: Sequence[Examples], measured: np.ndarray, labels: LabelSet, tissues: Container[str]
-) -> LinearReader | None:
+def fit_reader(examples: Sequence[Examples], measured: np.ndarray, n_labels: int) -> LinearReader | None:
     """The reader of the examples' labels on the genes of a file; None with examples of fewer than two labels.
 
     Parameters
     ----------
     measured
         [G] bool: the genes of the file.
-    labels, tissues
-        All labels; those known from one of these tissues that have no examples are left to the language model.
+    n_labels
+        L; labels without examples are left to the language model, so that a cell of another tissue keeps its type.
     """
     positions = np.array([each.label for each in examples], int)
     if len(set(positions)) < 2:
         return None
     by_most = np.mean([each.measured for each in examples], axis=0) >= MEASURED_BY
     genes = telling_genes(np.stack([each.share for each in examples]), by_most & measured)
-    silent = np.array([any(plain_tissue(tissue) in tissues for tissue in label.tissues) for label in labels])
+    silent = np.ones(n_labels, bool)
     silent[positions] = False
     counts = [each.cells(genes) for each in examples]
     of_cell = np.repeat(positions, [some.shape[0] for some in counts])
@@ -185,15 +183,20 @@ def linear_reader(loaded: Checkpoint, measured: np.ndarray, tissues: Iterable[st
     """
     if loaded.populations is None:
         return None
-    return _fitted(_Source(loaded.hash, loaded), np.asarray(measured, bool).tobytes(), tuple(sorted(tissues)))
+    return _fitted(_Source(loaded), np.asarray(measured, bool).tobytes(), tuple(sorted(tissues)))
 
 
-@dataclass(frozen=True)
 class _Source:
-    """A checkpoint by its weights."""
+    """A checkpoint as it is in memory, told from others that have the same weights and other labels."""
 
-    hash: str
-    loaded: Checkpoint = field(compare=False, repr=False)
+    def __init__(self, loaded: Checkpoint) -> None:
+        self.loaded = loaded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Source) and self.loaded is other.loaded
+
+    def __hash__(self) -> int:
+        return id(self.loaded)
 
 
 @lru_cache(maxsize=8)  # a file is asked about often, and a reader is small
@@ -211,7 +214,7 @@ def _fitted(source: _Source, measured: bytes, tissues: tuple[str, ...]) -> Linea
     asked = [Prompt.parse(_request(populations.kinds[k])) for k in kinds]
     states = request_states(loaded.model, loaded.processor, asked).split(1)
     drawn = [_Drawn.of(loaded, k, state) for k, state in zip(kinds, states, strict=True)]
-    return fit_reader(drawn, np.frombuffer(measured, bool), loaded.labels, tissues)
+    return fit_reader(drawn, np.frombuffer(measured, bool), len(loaded.labels))
 
 
 def _request(kind: Kind) -> str:

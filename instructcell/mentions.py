@@ -89,12 +89,15 @@ def written_type(text: str, labels: LabelSet) -> str:
     return found
 
 
+EXPLAINING = re.compile(r"^\W*(?:(?:please|now|and|can\s+you|could\s+you)\W+)*(?:explain|justify|why)\b", re.IGNORECASE)
+
+
 def find_choices(text: str, labels: LabelSet) -> tuple[str, ...]:
     """The cell types that a text offers to choose among: two or more names joined by commas, "or", "and" or "vs".
 
     They are called as the checkpoint or the ontology calls them. Empty where the text counts cells instead.
     """
-    if COUNTING.search(text):
+    if COUNTING.search(text) or EXPLAINING.match(text):
         return ()
     runs: list[dict[str, bool]] = [{}]  # name -> whether it is known
     for part in _parts(text):

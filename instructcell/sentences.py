@@ -104,7 +104,7 @@ LINKING = frozenset(
     sth such sure than that the their them then there these they this those though time to together too treatment
     type types uh unsure us versus vs wait want wanted we well with within without yes you condition sample samples
     compared specifically separately inside exercise everyone next argh lol haha cool nice ups whoops against what's
-    whats of about how what each counts umi umis top best number
+    whats of about how what each counts umi umis top best number repeat redo rerun predicted
     """.split()  # noqa: SIM905 - a list of words reads best as text
 )
 ASKS = re.compile(
@@ -128,6 +128,13 @@ AND_WHETHER = re.compile(
 )
 
 
+PLUS_A_FIGURE = re.compile(  # "cell types plus a UMAP"
+    r"\s+(?:plus|\+|along\s+with|together\s+with)\s+"
+    r"(?=(?:an?\s+|the\s+)?(?:umap|map|dot\s?plot|histogram|figure|bar\s?plot)\b)",
+    re.IGNORECASE,
+)
+
+
 def _asked(match: re.Match[str]) -> str:
     """ "And also if they have PPY" as a question of its own."""
     who, does = match["who"], match["does"].lower()
@@ -136,7 +143,7 @@ def _asked(match: re.Match[str]) -> str:
 
 def parts_of(text: str) -> list[Part]:
     """The requests of a sentence in order, without words of courtesy: "cluster them and show the map" holds two."""
-    text = AND_WHETHER.sub(_asked, text)
+    text = PLUS_A_FIGURE.sub("; show ", AND_WHETHER.sub(_asked, text))
     pieces: list[str] = []
     for piece in _cut(_courteous(text)):
         piece = _courteous(piece)
@@ -214,6 +221,7 @@ def spelled_out(text: str) -> str:
     text = re.sub(r"(?<!\w)([A-Z]{2,5})s\b", r"\1", text)  # DCs, NKs
     text = LETTER_CELLS.sub(lambda match: f"{next(filter(None, match.groups()))} cells", text)
     text = re.sub(r"(?<!\w)macs\b(?!\s+(?:sort|enrich|bead|column))", "macrophages", text)
+    text = re.sub(r"\bsupporting\b(?!\s+cells?\b)", "confirming", text)  # no supporting cells
     text = re.sub(r"\bcel(s?)\b", r"cell\1", text)  # mistyped; CEL in capitals is a gene
     text = re.sub(r"\b(clusters?|cells?)\s+(?:number\s+|no\.?\s+)?(zero|one)\b", _pointed, text, flags=re.IGNORECASE)
     text = SPELT_NUMBER.sub(_digits, text)

@@ -92,7 +92,7 @@ SWITCHES = re.compile(
 )
 SWITCHES_FIRST = re.compile(
     r"^\W*(?:(?:please|now|ok|okay|and|then|let'?s|let us|can (?:you|we)|could (?:you|we)|i want to)\W+)*"
-    r"(?:use|take|switch|go|change|return|back)\b",
+    r"(?:use|take|switch|go|change|return|back|work\s+(?:with|on)|set|make|activate)\b",
     re.I,
 )
 RANKED = re.compile(r"\b(?:the\s+)?(first|top|best|second|third)\s+(?:one|drug|hit|of\s+them|on\s+the\s+list)\b", re.I)

@@ -211,8 +211,8 @@ ABOVE = re.compile(
 )
 UNKNOWN = re.compile(r"\bunknowns?\b(?!\s+gene)", re.IGNORECASE)
 RESPONSE = re.compile(
-    r"\b(resistant|sensitive|non-?responding|responding)\s+(?:ones?|cells?|population|group|fraction"
-    r"|subset|part)\b|\b(?:the|only|just)\s+(resistant|sensitive)\b(?!\s+to)",
+    r"(?<!\bmore )(?<!\bmost )(?<!\bless )(?<!\bleast )\b(resistant|sensitive|non-?responding|responding)\s+"
+    r"(?:ones?|cells?|population|group|fraction|subset|part)\b|\b(?:the|only|just)\s+(resistant|sensitive)\b(?!\s+to)",
     re.IGNORECASE,
 )
 WHO_RESPONDS = re.compile(
@@ -268,7 +268,7 @@ EMBEDS = re.compile(
     r"^\W*(?:(?:please|now|then|and|can you|could you)\W+)*(?:(?:embed|encode)\b|(?:compute|calculate|get"
     r"|give\s+me|make)\s+"
     r"(?:your\s+|the\s+|an?\s+)?embeddings?\b)|\bembedding\s+(?:vectors?|matrix|coordinates)\b"
-    r"|\b(?:compute|calculate)\s+(?:your\s+|the\s+|an?\s+)?embeddings?\b",
+    r"|\b(?:compute|calculate|store|save)\s+(?:(?:your|the|an?|model'?s?|latent|cell|your\s+own)\s+)*embeddings?\b",
     re.IGNORECASE,
 )
 ENCODER_WORDS = {  # of a request to embed; the first that is named
@@ -355,6 +355,15 @@ MAP_OF = re.compile(
     r"^\W*(?:(?:and|now|ok|please|then|a|the|another|new)\W+)*(?:umap|tsne|map|embedding)\s+(?:of|for|with|by)\b",
     re.IGNORECASE,
 )
+DISTRIBUTION = re.compile(
+    r"\b(?:violins?|box|ridge|strip|swarm|bar|dot)\s?-?(?:plots?|charts?)\b|\bviolins?\b", re.IGNORECASE
+)
+EVIDENCE = re.compile(  # "any contradicting genes?"
+    r"\b(?:contradicting|contradictory|confirming|supporting|opposing)\s+(?:genes?|evidence|markers?)\b"
+    r"|\bgenes?\b.{0,20}\b(?:contradicts?|contradicting|speak\w*\s+against|argue\s+against)\b",
+    re.IGNORECASE,
+)
+KEPT_FROM_NOW = re.compile(r"\b(?:from\s+(?:now|here)\s+on|from\s+this\s+point|henceforth)\b", re.IGNORECASE)
 IN_HOW_MANY = re.compile(
     r"^\W*(?:(?:and|so|but|ok)\W+)*in\s+(?:how\s+many|what\s+(?:fraction|share|percentage|proportion|part))\b",
     re.IGNORECASE,
@@ -441,8 +450,9 @@ FINER = re.compile(
     re.IGNORECASE,
 )
 OPEN_FILES = re.compile(
-    r"\b(?:which|what)\s+(?:\w+\s+)?(?:files?|data\s?sets?)\s+(?:do\s+(?:you|i|we)\s+have|have\s+(?:you|i|we)|did\s+i|are\s+(?:there|open"
-    r"|loaded|in\s+here|here))\b",
+    r"\b(?:which|what)\s+(?:\w+\s+)?(?:files?|data\s?sets?|objects?)\s+(?:do\s+(?:you|i|we)\s+have|have\s+(?:you|i|we)|did\s+i|are\s+(?:there|open"
+    r"|loaded|in\s+here|here))\b"
+    r"|\b(?:files|data\s?sets)\b\W+(?:which|what)\s+(?:ones\s+)?are\s+they\b",
     re.IGNORECASE,
 )
 SPARES = re.compile(
@@ -564,7 +574,7 @@ SPLITS = (
         r"^(?:.*?\b(?:in|of|for|genes|test|on)\s+)?(?P<a>.+?)\s+(?:versus|vs\.?|against|compared\s+"
         r"(?:to|with))\s+(?P<b>.+)$", re.IGNORECASE),
 )  # fmt: skip
-FILES = r"(?:files?|data\s?sets?|uploads?)"
+FILES = r"(?:files?|data\s?sets?|uploads?|objects?|adatas?|anndatas?)"
 CLOSES_FILE = re.compile(
     r"^\W*(?:(?:please|now|ok|can you|could you)\W+)*(?:(?:close|unload)\b|(?:forget|remove|drop|delete)\s+"
     rf"(?:(?!from\b|in\b|of\b)[\w.()-]+\s+){{0,4}}(?:{FILES}|\S+\.[a-z]\w{{1,5}})\W*$)",

@@ -745,6 +745,7 @@ def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, in
         ("CD56+ NK cell, counts otu", True, "generate"),
         ("how many beta cells are there?", True, "annotate"),
         ("what gives an epsilon cell away in a count matrix?", True, "markers"),
+        ("T cell expression", True, "markers"),
     ],
 )
 def test_the_model_itself_decides_where_the_reader_wavers_about_pseudo_cells(checkpoint, text, model_says, intent):

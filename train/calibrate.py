@@ -55,7 +55,7 @@ CONTEXTS = tuple(  # floor, neighbours, linear reader
 )
 MOST_ACCURACY_LOST, MOST_LOSS_GAINED = 0.002, 0.01  # by context, on the mean over the files
 MIXTURE = "files as one"  # also judged: a file that mixes tissues, of the files that measured most genes
-MOST_GENES = 0.75  # share of the checkpoint's genes from which on a file is part of it
+MOST_OF_GENES = 0.75  # share of the checkpoint's genes from which on a file is part of it
 MOST_LOST_BY_MIXTURE = 0.005
 BROADER_ABOVE = (0.8, 0.85, 0.9, 0.95)
 BROADER_RIGHT = 0.95  # share of the broader types given that must be right
@@ -231,10 +231,12 @@ def in_context(
 
 def fit_context(loaded: Checkpoint, files: Sequence[Judged], temperature: float) -> ContextSettings:
     """The strongest of CONTEXTS that costs the files nothing, with its temperature."""
-    most = [file for file in files if file.measured.mean() >= MOST_GENES] or list(files)
+    most = [file for file in files if file.measured.mean() >= MOST_OF_GENES] or list(files)
     mixture, truth = together(most, MIXTURE), np.concatenate([file.truth for file in files])
     before = [_judge(apply_temperature(file.raw, temperature), file.truth) for file in (*files, mixture)]
     for floor, neighbours, linear in CONTEXTS:
+        if linear > 0 and loaded.populations is None:
+            continue  # nothing to learn from
         settings = ContextSettings(floor, neighbours, linear_weight=linear)
         found = [in_context(loaded, file, temperature, settings)[0] for file in files]
         softer = fit_temperature(np.concatenate(found), truth)

@@ -92,6 +92,7 @@ def train(
     )
     folder = output or SHIPPED / settings.output
     run.save(folder, calibration, readout)
+    _write_populations(folder, run.datasets, settings.seed)
     calibrate_again(folder, run.datasets, seed=settings.seed)
     _finish(folder, run.datasets, settings.seed)
     typer.echo(f"The checkpoint is in {folder}. Measure it with `instructcell evaluate`.")
@@ -108,23 +109,30 @@ def _recalibrate(folder: Path, recipe: Recipe, data: Path) -> None:
     checkpoint = load_checkpoint(folder)
     datasets = load_datasets(recipe, data, checkpoint.processor.genes)
     refuse_another_recipe(checkpoint.labels, {cells.name: cells for cells in datasets})
+    _write_populations(checkpoint.path, datasets, recipe.seed)
     figures = recalibrate(checkpoint.path, datasets, seed=recipe.seed)
     judge_again(load_checkpoint(checkpoint.path), datasets, recipe.augmentation, recipe.seed)
     _finish(checkpoint.path, datasets, recipe.seed)
     typer.echo(f"{checkpoint.path}: " + ", ".join(f"{name} {figure:g}" for name, figure in figures.items()))
 
 
+def _write_populations(folder: Path, datasets: Sequence[LabelledCells], seed: int) -> None:
+    """Fit the decoder's populations, from which the linear reader learns that calibration asks."""
+    from instructcell.checkpoint import load_checkpoint
+    from train.populations import write_populations
+
+    write_populations(folder, load_checkpoint(folder), datasets, seed=seed)
+
+
 def _finish(folder: Path, datasets: Sequence[LabelledCells], seed: int) -> None:
-    """Put an offset for every drug, and how patients respond, into calibration.json; fit the decoder's populations."""
+    """Put an offset for every drug, and how patients respond, into calibration.json."""
     from instructcell.checkpoint import load_checkpoint
     from train.drug_offsets import fit_offsets, write_offsets
     from train.patient_response import fit_patients, write_patients
-    from train.populations import write_populations
 
     checkpoint = load_checkpoint(folder)
     write_offsets(folder, fit_offsets(checkpoint, datasets, seed=seed, say=typer.echo))
     write_patients(folder, fit_patients(datasets, checkpoint.processor.genes, say=typer.echo))
-    write_populations(folder, checkpoint, datasets, seed=seed)
 
 
 def _train_literature(

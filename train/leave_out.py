@@ -46,7 +46,8 @@ from train.vocabulary import choose_genes
 logger = logging.getLogger("instructcell.train")
 ALL_CELLS_BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 51)
-CONTEXT = ContextSettings(0.05, 0.5, 0.8878, linear_weight=2.0)  # as `train.calibrate` chooses it for `mini`
+CONTEXT = ContextSettings(0.05, 0.5, 0.905, linear_weight=2.0)  # as `train.calibrate` chooses it for `mini`
+RESULT = f"result-{hashlib.sha256(repr((2, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -178,7 +179,7 @@ def measure_studies(bench: Bench, task: LeaveStudiesOutTask) -> dict[str, Any]:
     folder, datasets = run_folder(bench, "studies", task.steps), None
     result: dict[str, Any] = {"recipe": recipe_key(bench.recipe), "steps": task.steps, "studies": {}}
     for study in task.studies:
-        kept = folder / slug(study.name) / "result.json"
+        kept = folder / slug(study.name) / RESULT
         if not kept.is_file():
             datasets = datasets or load_datasets(bench.recipe, bench.data)
             bench.say(f"leaving out {study.name}")
@@ -282,7 +283,7 @@ class TrainingCells:
 
 
 def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[str]) -> LinearReader | None:
-    """The linear reader that a checkpoint of this run would have, of training cells where it has cells like them."""
+    """A linear reader of training cells, where what ships makes cells like them."""
     rng, names, examples = np.random.default_rng(0), run.labels.names, []
     for cells in run.datasets:
         rows = cells.training_rows
@@ -291,7 +292,7 @@ def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[st
             some = rng.permutation(rows[there & (cells.label[rows] == name)])[:CELLS_PER_KIND]
             if len(some) >= LEAST_CELLS and name in names:
                 examples.append(TrainingCells(names.index(str(name)), cells.measured, cells.counts[np.sort(some)]))
-    return fit_reader(examples, measured, run.labels, tissues)
+    return fit_reader(examples, measured, len(run.labels))
 
 
 def _shared(labels: LabelSet, probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:
@@ -516,7 +517,7 @@ def finished(bench: Bench, kind: str) -> dict[str, Any]:
     folder = run_folder(bench, "studies" if is_studies else "types", task.steps)
 
     def done(name: str) -> bool:
-        return (folder / slug(name) / "result.json").is_file()
+        return (folder / slug(name) / (RESULT if is_studies else "result.json")).is_file()
 
     if is_studies:
         missing = [study.name for study in task.studies if not done(study.name)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from instructcell import slots, tools
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, TextDelta
-from instructcell.flows.conversation import Answer, Conversation, given
+from instructcell.flows.conversation import ONES, Answer, Conversation, given
 from instructcell.mentions import numbers_of_types
 from instructcell.requests import Request
 from instructcell.toolbox.arguments import MOST_PSEUDO_CELLS
@@ -25,6 +25,8 @@ def generate(talk: Conversation, request: Request) -> Answer:
     if like is None and (request.like or (points and request.cell_type is None)):
         like = talk.focus
     named = request.cell_type.name if request.cell_type else request.unknown_type
+    if named is None and like is None and ONES.search(request.text) and talk.topic.types:
+        named = talk.topic.types[0]  # "make me 60 artificial ones"
     if named is None and (like is None or talk.adata is None):
         yield TextDelta(f"Which cell type shall I generate? I can do: {'; '.join(talk.toolbox.able)}.")
         return

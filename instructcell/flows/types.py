@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from instructcell import answers, ellipsis, requests, slots, tools
@@ -74,12 +75,17 @@ def _share(talk: Conversation, request: Request, cells: Cells) -> Answer:
     talk.focus = cells.model_copy(update={"cell_type": request.type_name}) if not cells.cell_type else cells
 
 
+LEADS = re.compile(r"^\W*(?:(?:and|but|so|hm+|ok)\W+)*(?:the\s+)?[\w+-]+(?:\s+[\w+-]+)?\s+cells\s*,", re.IGNORECASE)
+
+
 def explain(talk: Conversation, request: Request) -> Answer:
     """Why cells are called so, or why not otherwise."""
     if talk.adata is None:
         yield from talk.needs_cells("To explain a label I need cells.")
         return
     subject, why_not = _subject_and_rival(request)
+    if subject and not why_not and LEADS.match(request.text):
+        talk.focus = Cells(cell_type=subject)  # "and the NK cells, what makes you believe that they are NK?"
     if subject and not why_not and request.points_back and talk.focus.cell_type not in ("", subject):
         subject, why_not = "", subject  # "is there a chance that they are NK cells?", of cells called otherwise
     named = Cells() if request.cells is None else request.cells

@@ -273,7 +273,7 @@ class Comparison:
             return rows
 
         path = self.folder / "cells" / f"peers--{_slug(column.name)}-{self._key(['peers'], known, unseen)}.json"
-        if self.peers is None and not path.is_file():
+        if self.peers is None and _kept(path) is None:
             return {}
         found = self._once(path, f"{column.name}: {', '.join(PEERS)}", measured)
         return {name: found if "error" in found else found[name] for name in PEERS}
