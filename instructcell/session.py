@@ -95,6 +95,7 @@ SWITCHES_FIRST = re.compile(
     r"(?:use|take|switch|go|change|return|back|work\s+(?:with|on)|set|make|activate)\b",
     re.I,
 )
+SHORTEST_REQUEST = 2  # words behind what is out of scope that are no request of their own
 RANKED = re.compile(r"\b(?:the\s+)?(first|top|best|second|third)\s+(?:one|drug|hit|of\s+them|on\s+the\s+list)\b", re.I)
 
 
@@ -344,10 +345,15 @@ class Session(Conversation):
         if self.last is not None and slots.REPEATS.match(text):
             yield from self._do(self.last if self.last_file == self.name else _anew(self.last))
             return
+        refused = False
         for number, part in enumerate(sentences.parts_of(text)):
+            if refused and len(part.text.split()) <= SHORTEST_REQUEST:
+                continue  # "phone the clinic and tell them"
             if number:
                 yield TextDelta("\n\n")
-            yield from self._do(self._understood(part.text, corrects=part.corrects))
+            request = self._understood(part.text, corrects=part.corrects)
+            refused = request.intent == requests.OUT_OF_SCOPE
+            yield from self._do(request)
             if self.offers:
                 break
 
