@@ -539,7 +539,7 @@ COUNTS = re.compile(
     re.IGNORECASE,
 )
 BY = re.compile(
-    r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)|with|each|every"
+    r"\b(?:by|per|across|between|among|over|colou?red\s+by|(?:for|in|of|from)\s+(?:each|every)(?:\s+of)?|with|each(?:\s+of)?|every"
     r"|in\s+(?:one|any|either|both|some)(?:\s+of)?)\s+(?:the\s+|all\s+|both\s+|\d+\s+|two\s+|my\s+|different\s+|single\s+|remaining\s+|other\s+)*([A-Za-z][\w-]*(?:\s+[A-Za-z][\w-]*)?)",
     re.IGNORECASE,
 )
