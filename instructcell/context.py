@@ -136,38 +136,6 @@ class FileContext:
     linear_weight: float = 0.0
 
     @classmethod
-    def read(
-        cls,
-        labels: LabelSet,
-        probabilities: np.ndarray,
-        embedding: np.ndarray,
-        counts: sp.csr_matrix,
-        settings: ContextSettings,
-        fit: Callable[[Sequence[str]], LinearReader | None],
-        *,
-        reference: Reference | None = None,
-        hint: TissueHint | None = None,
-    ) -> FileContext:
-        """The context that a sample makes, with the linear reader of its tissues.
-
-        Parameters
-        ----------
-        counts
-            Of the sample's cells [M, G].
-        fit
-            The reader of the types of some tissues on the file's genes; None where it knows too few.
-        """
-        context = cls.of(labels, probabilities, embedding, settings, reference=reference, hint=hint)
-        n_cells = len(probabilities)
-        weight = settings.linear_weight * n_cells / (n_cells + FEW_CELLS)
-        linear = fit(context.there) if weight > 0 and n_cells >= LEAST_FOR_LINEAR else None
-        if linear is None:
-            return context
-        both = linear.beside(probabilities, counts, weight)
-        context = cls.of(labels, both, embedding, settings, reference=reference, settled=context)
-        return replace(context, linear=linear, linear_weight=weight)
-
-    @classmethod
     def of(
         cls,
         labels: LabelSet,
@@ -177,7 +145,8 @@ class FileContext:
         *,
         reference: Reference | None = None,
         hint: TissueHint | None = None,
-        settled: FileContext | None = None,
+        counts: sp.csr_matrix | None = None,
+        fit: Callable[[Sequence[str]], LinearReader | None] | None = None,
     ) -> FileContext:
         """The context that a sample makes.
 
@@ -187,16 +156,19 @@ class FileContext:
             Calibrated probabilities [M, L] of the sample's cells, each read by itself, and their embeddings [M, Z].
         hint
             The tissue that was said; one that the cells contradict is set aside.
-        settled
-            The context whose tissues and hint these are, where they are known already.
+        counts, fit
+            Counts [M, G] of the sample's cells, and what makes the linear reader of the types of some tissues on the
+            file's genes (None where it knows too few); without them none is asked.
         """
         names, members = tissue_labels(labels)
-        if settled is None:
-            hint = None if hint is None else checked(hint, names, members, probabilities)
-            shares = tissue_shares(probabilities, members, None if hint is None else _position(hint, names))
-        else:
-            hint, shares = settled.hint, np.array([settled.tissues[name] for name in names])
+        hint = None if hint is None else checked(hint, names, members, probabilities)
+        shares = tissue_shares(probabilities, members, None if hint is None else _position(hint, names))
         n_cells = len(probabilities)
+        linear, linear_weight = None, settings.linear_weight * n_cells / (n_cells + FEW_CELLS)
+        if fit is not None and counts is not None and linear_weight > 0 and n_cells >= LEAST_FOR_LINEAR:
+            linear = fit([name for name, share in zip(names, shares, strict=True) if share >= THERE])
+            if linear is not None:
+                probabilities = linear.beside(probabilities, counts, linear_weight)
         log_prior = label_prior(shares, members, settings.floor) * n_cells / (n_cells + FEW_CELLS)
         with_prior = normalised(probabilities * np.exp(log_prior))
         doubt = 1.0 - float(with_prior.max(axis=1).mean())
@@ -216,6 +188,8 @@ class FileContext:
             temperature=settings.temperature,
             shift=float(np.clip(shift, 1.0, MOST_SHIFT)),
             hint=hint,
+            linear=linear,
+            linear_weight=0.0 if linear is None else linear_weight,
         )
 
     def apply(self, probabilities: np.ndarray, nearest: np.ndarray, counts: sp.csr_matrix | None = None) -> np.ndarray:
@@ -234,7 +208,7 @@ class FileContext:
             around = self.log_probability[nearest].mean(axis=1)  # [n, L]
             scores = (scores + self.neighbour_weight * around) / (1.0 + self.neighbour_weight)
         scores /= self.temperature
-        return normalised(np.exp(scores - scores.max(axis=1, keepdims=True)))
+        return softmax(scores)
 
     def distances(self, distance: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """Distances [n] of cells from training: half their neighbours', and as if the file lay where files usually lie.
@@ -252,11 +226,6 @@ class FileContext:
             similarity = cells @ torch.from_numpy(self.unit).T  # [n, M]
             found.append(similarity.topk(self.n_neighbours, dim=1, sorted=False).indices)
         return torch.cat(found).numpy()
-
-    @property
-    def there(self) -> list[str]:
-        """The tissues that the file may hold: all but those of hardly a cell."""
-        return [name for name, share in self.tissues.items() if share >= THERE]
 
     @property
     def looks_like(self) -> list[str]:
@@ -365,6 +334,11 @@ def _position(hint: TissueHint, names: list[str]) -> int | None:
 def normalised(values: np.ndarray) -> np.ndarray:
     """Rows [N, L] that sum to 1."""
     return values / values.sum(axis=1, keepdims=True)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Scores [N, L] -> probabilities."""
+    return normalised(np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf)))
 
 
 def unit_length(embedding: np.ndarray) -> np.ndarray:

@@ -20,11 +20,10 @@ import scipy.sparse as sp
 import torch
 
 from encoders import CellDecoder, Latents
-from instructcell.context import plain_tissue
+from instructcell.context import plain_tissue, softmax
 from instructcell.generation import request_states
-from instructcell.populations import Kind, Population
+from instructcell.populations import Population
 from instructcell.processor import Prompt
-from instructcell.prompts import generation_prompt
 
 if TYPE_CHECKING:
     from instructcell.checkpoint import Checkpoint
@@ -50,21 +49,16 @@ class LinearReader:
     weights, bias
         [g, T] and [T] of log expression.
     labels
-        [T] positions among the checkpoint's L labels.
-    silent
-        [L] whether it has nothing to say of a label: the language model's word stands.
+        [T] positions among the checkpoint's L labels; of the others it has nothing to say.
     """
 
     genes: np.ndarray
     weights: np.ndarray = field(repr=False)
     bias: np.ndarray = field(repr=False)
     labels: np.ndarray
-    silent: np.ndarray = field(repr=False)
 
     @classmethod
-    def fit(
-        cls, counts: sp.csr_matrix, labels: np.ndarray, genes: np.ndarray, silent: np.ndarray
-    ) -> LinearReader | None:
+    def fit(cls, counts: sp.csr_matrix, labels: np.ndarray, genes: np.ndarray) -> LinearReader | None:
         """Of cells with counts [M, G] and labels [M] (positions), over some genes [g]; None with one label alone."""
         from sklearn.linear_model import LogisticRegression  # a second to import, for what not every command needs
 
@@ -78,30 +72,32 @@ class LinearReader:
         weights, bias = model.coef_, model.intercept_
         if len(names) == 2:  # the odds of the second
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-        return cls(genes, (weights / largest).T.astype(np.float32), bias.astype(np.float32), names, silent)
+        return cls(genes, (weights / largest).T.astype(np.float32), bias.astype(np.float32), names)
 
     def probabilities(self, counts: sp.csr_matrix) -> np.ndarray:
         """Of its own labels [N, T], for cells [N, G]."""
-        scores = log_expression(counts, self.genes) @ self.weights + self.bias
-        raised = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-        return raised / raised.sum(axis=1, keepdims=True)
+        return self._read(log_expression(counts, self.genes))
+
+    def _read(self, expression: sp.csr_matrix) -> np.ndarray:
+        return softmax(expression @ self.weights + self.bias)
 
     def beside(self, probabilities: np.ndarray, counts: sp.csr_matrix, weight: float) -> np.ndarray:
         """The language model's probabilities [N, L] of cells [N, G] with this reader's, their logarithms averaged.
+
+        The language model's word stands of labels that this reader does not know, and of cells without its genes.
 
         Parameters
         ----------
         weight
             Of this reader; the language model's is 1.
         """
-        said = np.full(probabilities.shape, LEAST)
+        expression = log_expression(counts, self.genes)
+        said = np.maximum(probabilities, LEAST)
         known = probabilities[:, self.labels].sum(axis=1, keepdims=True)
-        said[:, self.labels] = np.maximum(self.probabilities(counts) * known, LEAST)
-        said[:, self.silent] = np.maximum(probabilities[:, self.silent], LEAST)
-        both = np.log(np.maximum(probabilities, 1e-6)) + weight * np.log(said)
-        raised = np.exp((both - both.max(axis=1, keepdims=True, initial=-np.inf)) / (1.0 + weight))
-        read = np.asarray(counts[:, self.genes].sum(axis=1)).ravel() > 0  # of the others it has nothing to go by
-        return np.where(read[:, None], raised / raised.sum(axis=1, keepdims=True), probabilities)
+        said[:, self.labels] = np.maximum(self._read(expression) * known, LEAST)
+        both = softmax((np.log(np.maximum(probabilities, 1e-6)) + weight * np.log(said)) / (1.0 + weight))
+        expressed = np.asarray(expression.sum(axis=1)) > 0  # [N, 1]
+        return np.where(expressed, both, probabilities)
 
 
 def log_expression(counts: sp.csr_matrix, genes: np.ndarray) -> sp.csr_matrix:
@@ -139,26 +135,22 @@ class Examples(Protocol):
         ...
 
 
-def fit_reader(examples: Sequence[Examples], measured: np.ndarray, n_labels: int) -> LinearReader | None:
+def fit_reader(examples: Sequence[Examples], measured: np.ndarray) -> LinearReader | None:
     """The reader of the examples' labels on the genes of a file; None with examples of fewer than two labels.
 
     Parameters
     ----------
     measured
         [G] bool: the genes of the file.
-    n_labels
-        L; labels without examples are left to the language model, so that a cell of another tissue keeps its type.
     """
     positions = np.array([each.label for each in examples], int)
     if len(set(positions)) < 2:
         return None
     by_most = np.mean([each.measured for each in examples], axis=0) >= MEASURED_BY
     genes = telling_genes(np.stack([each.share for each in examples]), by_most & measured)
-    silent = np.ones(n_labels, bool)
-    silent[positions] = False
     counts = [each.cells(genes) for each in examples]
     of_cell = np.repeat(positions, [some.shape[0] for some in counts])
-    return LinearReader.fit(sp.csr_matrix(sp.vstack(counts)), of_cell, genes, silent)
+    return LinearReader.fit(sp.csr_matrix(sp.vstack(counts)), of_cell, genes)
 
 
 def telling_genes(shares: np.ndarray, usable: np.ndarray) -> np.ndarray:
@@ -211,16 +203,10 @@ def _fitted(source: _Source, measured: bytes, tissues: tuple[str, ...]) -> Linea
     ]
     if not kinds:
         return None
-    asked = [Prompt.parse(_request(populations.kinds[k])) for k in kinds]
+    asked = [Prompt.parse(populations.kinds[k].request) for k in kinds]
     states = request_states(loaded.model, loaded.processor, asked).split(1)
     drawn = [_Drawn.of(loaded, k, state) for k, state in zip(kinds, states, strict=True)]
-    return fit_reader(drawn, np.frombuffer(measured, bool), len(loaded.labels))
-
-
-def _request(kind: Kind) -> str:
-    """The prompt for a cell of a kind."""
-    given = {"species": kind.species or None, "tissue": kind.tissue or None, "condition": kind.condition or None}
-    return generation_prompt(kind.label, **given)
+    return fit_reader(drawn, np.frombuffer(measured, bool))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from encoders import Latents
 from instructcell.beside import load_beside
+from instructcell.prompts import generation_prompt
 
 POPULATIONS = "populations.safetensors"
 ARRAYS = ("starts", "mean", "log_std", "log_library", "log_ratio")
@@ -38,6 +39,12 @@ class Kind:
     tissue: str = ""
     condition: str = ""
     weight: float = 1.0
+
+    @property
+    def request(self) -> str:
+        """The prompt that asks for a cell of the kind."""
+        given = {"species": self.species or None, "tissue": self.tissue or None, "condition": self.condition or None}
+        return generation_prompt(self.label, **given)
 
 
 @dataclass(frozen=True)

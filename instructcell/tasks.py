@@ -329,13 +329,13 @@ class Annotation(Task[AnnotationResult]):
                 else read_labels(readout, embeddings, self.species)
             )
         calibrated = calibrate(np.concatenate(probabilities), self._temperature)
-        return FileContext.read(
+        return FileContext.of(
             loaded.labels,
             calibrated,
             np.concatenate(embedding),
-            sp.vstack(counts).tocsr(),
             self.settings,
-            partial(linear_reader, loaded, measured),
+            counts=sp.vstack(counts).tocsr(),
+            fit=partial(linear_reader, loaded, measured),
             reference=loaded.reference,
             hint=TissueHint(self.tissue) if self.tissue else tissue_of_file(adata),
         )

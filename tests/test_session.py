@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import tiny_text
 
 from instructcell import intents, mentions, pl, router, slots
 from instructcell.bulk import load_screen
-from instructcell.checkpoint import load_checkpoint
+from instructcell.checkpoint import Checkpoint, load_checkpoint
 from instructcell.drugs import DrugSet
 from instructcell.errors import InstructCellError
 from instructcell.events import CellsGenerated, Failed, FigureReady, FilesReady, Progress, TableReady, TextDelta
@@ -639,6 +640,12 @@ def test_cells_are_found_by_the_words_that_point_at_them(text, rows):
     assert (None if found is None else found.rows.tolist()) == rows
 
 
+def understood(text: str, checkpoint: Checkpoint, **settings: Any) -> Request:
+    """A sentence as the shipped reader takes it."""
+    labels, drugs = checkpoint.labels, DrugSet.default()
+    return intents.understand(text, router=router.load_router(), labels=labels, drugs=drugs, **settings)
+
+
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
@@ -661,9 +668,7 @@ def test_values_of_the_file_do_not_swallow_the_types_and_drugs_of_a_question(che
             "class": ["malignant"] * 5 + ["healthy"],
         }
     )
-    request = intents.understand(
-        text, router=router.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), obs=obs
-    )
+    request = understood(text, checkpoint, obs=obs)
     assert (None if request.selection is None else request.selection.rows.tolist()) == rows
 
 
@@ -727,13 +732,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("text", "intent"), ROUTES)
 def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, intent):
-    request = intents.understand(
-        text,
-        router=router.load_router(),
-        labels=checkpoint.labels,
-        drugs=DrugSet.default(),
-        obs=session.adata.obs,
-    )
+    request = understood(text, checkpoint, obs=session.adata.obs)
     assert (request.intent, request.wavers) == (intent, None)
 
 
@@ -749,13 +748,7 @@ def test_sentences_are_understood_by_their_meaning(session, checkpoint, text, in
     ],
 )
 def test_the_model_itself_decides_where_the_reader_wavers_about_pseudo_cells(checkpoint, text, model_says, intent):
-    request = intents.understand(
-        text,
-        router=router.load_router(),
-        labels=checkpoint.labels,
-        drugs=DrugSet.default(),
-        makes_cells=lambda _: model_says,
-    )
+    request = understood(text, checkpoint, makes_cells=lambda _: model_says)
     assert (request.intent, request.wavers) == (intent, None)
 
 
@@ -764,9 +757,7 @@ def test_no_sentence_that_is_understood_is_put_to_the_model(checkpoint):
         raise AssertionError(text)
 
     for text in ("make 20 beta cells", "how many beta cells are there?", "which genes mark plasma cells?", "hello"):
-        intents.understand(
-            text, router=router.load_router(), labels=checkpoint.labels, drugs=DrugSet.default(), makes_cells=unwanted
-        )
+        understood(text, checkpoint, makes_cells=unwanted)
 
 
 def test_no_question_of_these_tests_is_an_exemplar():

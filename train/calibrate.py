@@ -223,7 +223,9 @@ def in_context(
     """Probabilities [N, L] of cells that are a file of their own, and their distances from training [N]."""
     alone = apply_temperature(file.raw, temperature)
     fit = partial(linear_reader, loaded, file.measured)
-    context = FileContext.read(loaded.labels, alone, file.embedding, file.counts, settings, fit, reference=reference)
+    context = FileContext.of(
+        loaded.labels, alone, file.embedding, settings, reference=reference, counts=file.counts, fit=fit
+    )
     distance = np.zeros(len(alone)) if reference is None else reference.distance(file.embedding)
     nearest = context.nearest(file.embedding)
     return context.apply(alone, nearest, file.counts), context.distances(distance, nearest)

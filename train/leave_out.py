@@ -27,7 +27,7 @@ from torch import nn
 
 from encoders import CellEncoder, CellEncoderConfig
 from instructcell import tasks
-from instructcell.context import ContextSettings, FileContext, plain_tissue
+from instructcell.context import ContextSettings, FileContext, plain_tissue, softmax
 from instructcell.genes import load_gene_table
 from instructcell.labels import LabelSet, load_ontology
 from instructcell.linear import CELLS_PER_KIND, LEAST_CELLS, LinearReader, fit_reader
@@ -113,10 +113,6 @@ class EncoderRun:
 
         return float(min(TEMPERATURES, key=loss))
 
-    def probabilities(self, cells: LabelledCells, rows: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities [N, C] of cells over the chosen genes."""
-        return softmax(self.read_out(cells, rows)[0] / self.temperature)
-
     @torch.inference_mode()
     def read_out(self, cells: LabelledCells, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and embeddings [N, Z] of cells over the chosen genes."""
@@ -140,12 +136,6 @@ def make_encoder(recipe: Recipe, datasets: Sequence[LabelledCells]) -> CellEncod
     if profiles is not None:
         encoder.profiles.set_profiles(profiles)
     return encoder
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """[N, C] -> probabilities."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return raised / raised.sum(axis=1, keepdims=True)
 
 
 def label_groups(labels: LabelSet, target: Sequence[str], *, others: bool) -> list[tuple[str, list[int]]]:
@@ -247,9 +237,10 @@ def _ask(run: EncoderRun, cells: LabelledCells) -> dict[str, np.ndarray]:
     rows = np.flatnonzero(np.isin(cells.label, names))
     strangers = np.flatnonzero(np.isin(cells.label, used) & ~np.isin(cells.label, names))
     together = np.concatenate([rows, strangers])
-    alone, embedding = run.probabilities(cells, together), run.read_out(cells, together)[1]
+    logits, embedding = run.read_out(cells, together)
+    alone = softmax(logits / run.temperature)
     counts, fit = cells.counts[together], partial(linear_reader_of, run, cells.measured)
-    context = FileContext.read(run.labels, alone, embedding, counts, CONTEXT, fit)
+    context = FileContext.of(run.labels, alone, embedding, CONTEXT, counts=counts, fit=fit)
     seen = context.apply(alone, context.nearest(embedding), counts)
     free, among = summed(seen, free_groups), _shared(run.labels, seen[: len(rows)], groups)
     said = free_names[free[: len(rows)].argmax(axis=1)]
@@ -292,7 +283,7 @@ def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[st
             some = rng.permutation(rows[there & (cells.label[rows] == name)])[:CELLS_PER_KIND]
             if len(some) >= LEAST_CELLS and name in names:
                 examples.append(TrainingCells(names.index(str(name)), cells.measured, cells.counts[np.sort(some)]))
-    return fit_reader(examples, measured, len(run.labels))
+    return fit_reader(examples, measured)
 
 
 def _shared(labels: LabelSet, probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:

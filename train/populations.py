@@ -21,7 +21,6 @@ from instructcell.checkpoint import Checkpoint
 from instructcell.generation import request_states
 from instructcell.populations import Kind, Populations, save_populations
 from instructcell.processor import Prompt
-from instructcell.prompts import generation_prompt
 from train.collator import generation_strata
 from train.datasets import LabelledCells
 from train.refit import refit
@@ -67,10 +66,7 @@ def _encoded(
     checkpoint: Checkpoint, kind: Kind, cells: LabelledCells, rows: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """(mean, log std and log library of cells), and the decoder's mean share of each gene over them [G]."""
-    request = generation_prompt(
-        kind.label, species=kind.species or None, tissue=kind.tissue or None, condition=kind.condition or None
-    )
-    signal = request_states(checkpoint.model, checkpoint.processor, [Prompt.parse(request)])
+    signal = request_states(checkpoint.model, checkpoint.processor, [Prompt.parse(kind.request)])
     decoder: CellDecoder = checkpoint.model.cell_decoder
     measured, found, shares = torch.from_numpy(cells.measured), [], []
     for start in range(0, len(rows), ENCODED):
