@@ -1,13 +1,15 @@
 """The file as context: what its cells together say about each of them.
 
-    a sample of the file -> label probabilities -> shares of the tissues (EM) -> a linear reader of their types
+    a sample of the file -> label probabilities -> shares of the tissues (EM) -> readers of their types
                                                                               -> a soft prior on labels
                          -> embeddings          -> neighbours of a cell, whose labels it leans towards
+                         -> the answers so far  -> a reader of the file's own cells
 
-The linear reader (`linear`) is fitted to the genes of the file and asked beside the language model. The prior is
-empirical Bayes over the file: labels of tissues that the file does not hold become less likely, none becomes
-impossible. Neighbours count the more, the less sure the model is of the file as a whole, and change nothing in a file
-that it is sure of. The sample is chosen by position alone, so that a file has one context however it is read.
+Readers are asked beside the language model: a linear one and one of marker genes (`tissue_readers`) on the genes of the
+file, then one that learns the types as they look in the file (`readers.own_reader`). The prior is empirical Bayes over
+the file: labels of tissues that the file does not hold become less likely, none becomes impossible. Neighbours count
+the more, the less sure the model is of the file as a whole, and change nothing in a file that it is sure of. The sample
+is chosen by position alone, so that a file has one context however it is read.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import scipy.sparse as sp
 import torch
 
 from instructcell.labels import LabelSet
+from instructcell.readers import Reader, own_reader, softmax
 from instructcell.reference import Reference
 
 if TYPE_CHECKING:
-    from instructcell.linear import LinearReader
+    from instructcell.tissue_readers import TissueReaders
 
 SAMPLE_CELLS = 4000  # of a file make its context when the read-out reads them ...
 SAMPLE_CELLS_BY_LM = 400  # ... or the language model, which is slower
@@ -35,9 +38,12 @@ N_NEIGHBOURS = 15
 CELLS_PER_NEIGHBOUR = 20  # smaller files have fewer neighbours, so that a rare type keeps to itself
 OUTSIDE = 0.02  # chance that a cell has a label that its tissue is not known for
 PRESENT = 0.1  # share of the cells from which on a tissue counts as wholly there
-THERE = 0.05  # share of the cells from which on a tissue's types are among the linear reader's
-FEW_CELLS = 30  # a file of so many cells has half of the weight of the prior and the linear reader
-LEAST_FOR_LINEAR = 10  # cells whose tissues are told well enough for a linear reader
+THERE = 0.05  # share of the cells from which on a tissue's types are among those of its readers
+FEW_CELLS = 30  # a file of so many cells has half of the weight of the prior and the readers
+LEAST_FOR_READERS = 10  # cells whose tissues are told well enough for readers of their types
+SHIFT_OF = (2.0, 3.0)  # a familiar file, and a strange one: times the usual distance from training ...
+STRANGE = 0.5  # from which on an answer says what else was asked
+DOUBT_OF = (0.1, 0.18)  # ... or the language model's mean doubt
 DOUBT = 0.1  # mean doubt of a file from which on neighbours have their whole weight
 FLOOR = 1e-4  # probability below which a neighbour's label is not told from impossible
 MOST_SHIFT = 3.0  # times the usual distance that a whole file may lie away and still be measured by its own median
@@ -59,14 +65,17 @@ class ContextSettings:
         Weight of the neighbours beside the cell itself, in a file of great doubt.
     temperature
         Of the probabilities with context.
-    linear_weight
-        Weight of the linear reader beside the language model's 1; 0 asks none.
+    linear_weight, marker_weight, own_weight
+        Weights of the linear reader, the reader of markers and that of the file's own cells in a strange file, each
+        beside the 1 of what was said before; 0 asks none.
     """
 
     floor: float = 1.0
     neighbour_weight: float = 0.0
     temperature: float = 1.0
     linear_weight: float = 0.0
+    marker_weight: float = 0.0
+    own_weight: float = 0.0
 
     @classmethod
     def of(cls, calibration: Mapping[str, float]) -> ContextSettings:
@@ -75,13 +84,18 @@ class ContextSettings:
             float(calibration.get("context_floor", 1.0)),
             float(calibration.get("neighbour_weight", 0.0)),
             float(calibration.get("context_temperature", 1.0)),
-            float(calibration.get("linear_weight", 0.0)),
+            *(float(calibration.get(f"{name}_weight", 0.0)) for name in ("linear", "marker", "own")),
         )
 
     @property
     def is_neutral(self) -> bool:
         """Whether context changes nothing."""
-        return self.floor >= 1.0 and self.neighbour_weight <= 0.0 and self.linear_weight <= 0.0
+        return self.floor >= 1.0 and self.neighbour_weight <= 0.0 and not self.asks_readers
+
+    @property
+    def asks_readers(self) -> bool:
+        """Whether anything beside the language model is asked."""
+        return max(self.linear_weight, self.marker_weight, self.own_weight) > 0
 
 
 @dataclass(frozen=True)
@@ -117,8 +131,10 @@ class FileContext:
         How many neighbours count, and how much beside the cell itself.
     shift
         How much farther the file lies from training than is usual, 1 or more.
-    linear, linear_weight
-        The reader of the tissues' types on the file's genes, and its weight beside the language model's 1.
+    strangeness
+        How far the language model cannot be relied on in the file, 0..1.
+    readers
+        What is asked beside the language model, in turn, with its weight beside the 1 of what was said before.
     """
 
     tissues: dict[str, float]
@@ -131,9 +147,9 @@ class FileContext:
     neighbour_weight: float = 0.0
     temperature: float = 1.0
     shift: float = 1.0
+    strangeness: float = 0.0
     hint: TissueHint | None = None
-    linear: LinearReader | None = field(default=None, repr=False)
-    linear_weight: float = 0.0
+    readers: tuple[tuple[Reader, float], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -146,7 +162,7 @@ class FileContext:
         reference: Reference | None = None,
         hint: TissueHint | None = None,
         counts: sp.csr_matrix | None = None,
-        fit: Callable[[Sequence[str]], LinearReader | None] | None = None,
+        fit: Callable[[Sequence[str]], TissueReaders | None] | None = None,
     ) -> FileContext:
         """The context that a sample makes.
 
@@ -157,39 +173,65 @@ class FileContext:
         hint
             The tissue that was said; one that the cells contradict is set aside.
         counts, fit
-            Counts [M, G] of the sample's cells, and what makes the linear reader of the types of some tissues on the
-            file's genes (None where it knows too few); without them none is asked.
+            Counts [M, G] of the sample's cells, and what makes the readers of the types of some tissues on the file's
+            genes (None where it knows too few); without them none is asked.
         """
         names, members = tissue_labels(labels)
         hint = None if hint is None else checked(hint, names, members, probabilities)
         shares = tissue_shares(probabilities, members, None if hint is None else _position(hint, names))
         n_cells = len(probabilities)
-        linear, linear_weight = None, settings.linear_weight * n_cells / (n_cells + FEW_CELLS)
-        if fit is not None and counts is not None and linear_weight > 0 and n_cells >= LEAST_FOR_LINEAR:
-            linear = fit([name for name, share in zip(names, shares, strict=True) if share >= THERE])
-            if linear is not None:
-                probabilities = linear.beside(probabilities, counts, linear_weight)
-        log_prior = label_prior(shares, members, settings.floor) * n_cells / (n_cells + FEW_CELLS)
-        with_prior = normalised(probabilities * np.exp(log_prior))
-        doubt = 1.0 - float(with_prior.max(axis=1).mean())
-        n_neighbours = min(N_NEIGHBOURS, n_cells // CELLS_PER_NEIGHBOUR)
+        enough = n_cells / (n_cells + FEW_CELLS)
         distance = np.zeros(n_cells) if reference is None else reference.distance(embedding)
-        shift = 1.0 if reference is None else float(np.median(distance)) / max(reference.usual, 1e-6)
+        shift = None if reference is None else float(np.median(distance)) / max(reference.usual, 1e-6)
+        strange = strangeness(probabilities, shift)
+        readers: list[tuple[Reader, float]] = []
+        if fit is not None and counts is not None and n_cells >= LEAST_FOR_READERS and settings.asks_readers:
+            found = fit([name for name, share in zip(names, shares, strict=True) if share >= THERE])
+            readers = [] if found is None else found.asked(probabilities, counts, settings, strange, enough)
         order = np.argsort(-shares, kind="stable")
-        return cls(
+        context = cls(
             tissues={names[i]: float(shares[i]) for i in order},
-            log_prior=log_prior,
-            composition=with_prior.mean(axis=0),
+            log_prior=label_prior(shares, members, settings.floor) * enough,
+            composition=np.zeros(len(labels)),
             unit=unit_length(embedding),
-            log_probability=np.log(with_prior + FLOOR),
+            log_probability=np.zeros((n_cells, len(labels))),
             distance=distance,
-            n_neighbours=n_neighbours,
-            neighbour_weight=settings.neighbour_weight * min(1.0, doubt / DOUBT) if n_neighbours else 0.0,
+            n_neighbours=min(N_NEIGHBOURS, n_cells // CELLS_PER_NEIGHBOUR),
             temperature=settings.temperature,
-            shift=float(np.clip(shift, 1.0, MOST_SHIFT)),
+            shift=float(np.clip(shift or 1.0, 1.0, MOST_SHIFT)),
+            strangeness=strange,
             hint=hint,
-            linear=linear,
-            linear_weight=0.0 if linear is None else linear_weight,
+        ).asking(readers, probabilities, counts, settings)
+        weight = settings.own_weight * strange * enough
+        if counts is None or weight <= 0 or n_cells < LEAST_FOR_READERS:
+            return context
+        own = own_reader(context.apply(probabilities, context.nearest(embedding), counts), counts)
+        return context if own is None else context.asking([*readers, (own, weight)], probabilities, counts, settings)
+
+    def asking(
+        self,
+        readers: Sequence[tuple[Reader, float]],
+        probabilities: np.ndarray,
+        counts: sp.csr_matrix | None,
+        settings: ContextSettings,
+    ) -> FileContext:
+        """The same with these readers, whose word the sample's cells have then had.
+
+        Parameters
+        ----------
+        probabilities, counts
+            Of the sample's cells [M, L] and [M, G].
+        """
+        for reader, weight in readers if counts is not None else ():
+            probabilities = reader.beside(probabilities, counts, weight)
+        with_prior = normalised(probabilities * np.exp(self.log_prior))
+        doubt = 1.0 - float(with_prior.max(axis=1).mean())
+        return replace(
+            self,
+            readers=tuple(readers),
+            composition=with_prior.mean(axis=0),
+            log_probability=np.log(with_prior + FLOOR),
+            neighbour_weight=settings.neighbour_weight * min(1.0, doubt / DOUBT) if self.n_neighbours else 0.0,
         )
 
     def apply(self, probabilities: np.ndarray, nearest: np.ndarray, counts: sp.csr_matrix | None = None) -> np.ndarray:
@@ -198,10 +240,10 @@ class FileContext:
         Parameters
         ----------
         counts
-            Of the cells [n, G], for the linear reader; without them it is not asked.
+            Of the cells [n, G], for the readers; without them none is asked.
         """
-        if self.linear is not None and counts is not None:
-            probabilities = self.linear.beside(probabilities, counts, self.linear_weight)
+        for reader, weight in self.readers if counts is not None else ():
+            probabilities = reader.beside(probabilities, counts, weight)
         scores = np.log(np.clip(probabilities, 1e-8, 1.0)) + self.log_prior
         if self.neighbour_weight > 0:
             scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
@@ -244,8 +286,29 @@ class FileContext:
         if tissues:
             said.append(f"The file as a whole looks like {tissues}; that was used as context.")
         if self.shift >= FAR_FILE:
-            said.append("The cells differ from those of the training studies; the labels are less certain.")
+            also = (
+                ", so marker genes and the file's own groups were asked as well" if self.strangeness >= STRANGE else ""
+            )
+            said.append(f"The cells differ from those of the training studies{also}; the labels are less certain.")
         return said
+
+
+def strangeness(probabilities: np.ndarray, shift: float | None) -> float:
+    """How unlike the studies a file is that the language model was trained on, 0..1.
+
+    Files of other studies lie farther from all training cells (docs/trials.md). Without that distance the model's doubt
+    stands for it.
+
+    Parameters
+    ----------
+    probabilities
+        The language model's [M, L] of the sample's cells.
+    shift
+        Times the usual distance from training cells; None where a checkpoint does not know where these lie.
+    """
+    measured = 1.0 - float(probabilities.max(axis=1).mean()) if shift is None else shift
+    familiar, strange = DOUBT_OF if shift is None else SHIFT_OF
+    return float(np.clip((measured - familiar) / (strange - familiar), 0.0, 1.0))
 
 
 def sample_rows(n_cells: int, most: int) -> np.ndarray:
@@ -334,11 +397,6 @@ def _position(hint: TissueHint, names: list[str]) -> int | None:
 def normalised(values: np.ndarray) -> np.ndarray:
     """Rows [N, L] that sum to 1."""
     return values / values.sum(axis=1, keepdims=True)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Scores [N, L] -> probabilities."""
-    return normalised(np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf)))
 
 
 def unit_length(embedding: np.ndarray) -> np.ndarray:

@@ -39,11 +39,11 @@ from instructcell.drugs import Drug, DrugSet, drug_offset
 from instructcell.errors import CheckpointError, ConfigError, LabelError
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet, is_narrower
-from instructcell.linear import linear_reader
 from instructcell.patient_response import PatientResponse, in_words, memory_scores, patient_column, patients_of
 from instructcell.processor import Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
 from instructcell.readout import LabelReadout, species_code
+from instructcell.tissue_readers import tissue_readers
 
 UNKNOWN = "unknown"
 CELL_TYPE, CELL_TYPE_ID = "instructcell_cell_type", "instructcell_cell_type_id"
@@ -335,7 +335,7 @@ class Annotation(Task[AnnotationResult]):
             np.concatenate(embedding),
             self.settings,
             counts=sp.vstack(counts).tocsr(),
-            fit=partial(linear_reader, loaded, measured),
+            fit=partial(tissue_readers, loaded, measured),
             reference=loaded.reference,
             hint=TissueHint(self.tissue) if self.tissue else tissue_of_file(adata),
         )

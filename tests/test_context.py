@@ -43,7 +43,9 @@ FIGURES = {
     "context_floor": 0.05,
     "neighbour_weight": 0.5,
     "context_temperature": 1.1,
-    "linear_weight": 2.0,
+    "linear_weight": 3.0,
+    "marker_weight": 4.0,
+    "own_weight": 3.0,
     "familiar_above": 0.01,
     "broader_above": 0.3,
     "cluster_cells": 4.0,
@@ -392,9 +394,12 @@ def test_broader_types_are_written_and_told(checkpoint):
     assert set(adata.obs["instructcell_broader_type"]) <= known | {"unknown"}
     sure = adata.obs["instructcell_broader_confidence"]
     assert ((sure >= FIGURES["broader_above"] - 1e-6) == (adata.obs["instructcell_broader_type"] != "unknown")).all()
-    assert result.broader["cells"].sum() == (
-        (result.table["broader_type"] != result.table["best_guess"]) & (result.table["broader_type"] != "unknown")
-    ).sum()
+    assert (
+        result.broader["cells"].sum()
+        == (
+            (result.table["broader_type"] != result.table["best_guess"]) & (result.table["broader_type"] != "unknown")
+        ).sum()
+    )
 
 
 def test_among_own_labels_there_is_no_broader_type(checkpoint):
@@ -504,9 +509,9 @@ def without_populations(labels: LabelSet) -> Any:
 
 
 def test_the_strongest_context_that_costs_nothing_is_taken():
-    settings = fit_context(without_populations(LABELS), [judged(ISLETS, 0.6, 0), judged(BLOOD, 0.6, 1)], 1.0)
-    assert (settings.floor, settings.neighbour_weight) == CONTEXTS[0][:2]
-    assert settings.linear_weight == 0.0  # there is nothing that a linear reader could learn from
+    settings = fit_context(without_populations(LABELS), [judged(ISLETS, 0.6, 0), judged(BLOOD, 0.6, 1)], 1.0, None)
+    assert (settings.floor, settings.neighbour_weight) == (CONTEXTS[0].floor, CONTEXTS[0].neighbour_weight)
+    assert not settings.asks_readers  # there is nothing that they could learn from
 
 
 def test_a_context_that_costs_accuracy_is_not_taken():
@@ -520,8 +525,8 @@ def test_a_context_that_costs_accuracy_is_not_taken():
     apart = LabelSet([replace(label, tissues=(f"tissue {i}",)) for i, label in enumerate(LABELS)])
     probabilities[20:] = np.eye(6)[truth[20:]]
     cells = probabilities[18:], embedding[18:], truth[18:]  # too few to count as a tissue that is there
-    settings = fit_context(without_populations(apart), [Judged("mixed", *cells, *unread(42))], 1.0)
-    assert (settings.floor, settings.neighbour_weight) != CONTEXTS[0][:2]
+    settings = fit_context(without_populations(apart), [Judged("mixed", *cells, *unread(42))], 1.0, None)
+    assert (settings.floor, settings.neighbour_weight) != (CONTEXTS[0].floor, CONTEXTS[0].neighbour_weight)
     assert names and len(members)
 
 

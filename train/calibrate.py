@@ -33,12 +33,12 @@ from instructcell.clusters import CLUSTER_CELLS, cluster_probabilities
 from instructcell.context import ContextSettings, FileContext
 from instructcell.generation import score_labels
 from instructcell.labels import LabelSet
-from instructcell.linear import linear_reader
 from instructcell.model import InstructCellForConditionalGeneration
 from instructcell.processor import InstructCellProcessor, Prompt
 from instructcell.prompts import DRUG_ANSWERS, annotation_prompt, drug_prompt
 from instructcell.reference import Reference
 from instructcell.tasks import encode, pooled
+from instructcell.tissue_readers import tissue_readers
 from instructcell.tools import calibrate as apply_temperature
 from train.card import HEADLINE
 from train.datasets import LabelledCells
@@ -48,9 +48,9 @@ MOST_CELLS = 300  # per file
 MOST_CORRECT_REFUSED = 0.002  # share of right answers that the unknown threshold may cost
 MOST_UNFAMILIAR = 0.001  # share of rightly named known cells that may be taken for an unseen type
 MOST_TRAINING_CELLS = 1000  # per file, that say where the types lie
-CONTEXTS = tuple(  # floor, neighbours, linear reader
-    (floor, neighbours, linear)
-    for linear in (2.0, 1.0, 0.0)
+CONTEXTS = tuple(
+    ContextSettings(floor, neighbours, linear_weight=linear, marker_weight=markers, own_weight=own)
+    for linear, markers, own in ((3.0, 4.0, 3.0), (3.0, 0.0, 0.0), (1.5, 0.0, 0.0), (0.0, 0.0, 0.0))
     for floor, neighbours in ((0.05, 0.5), (0.05, 0.25), (0.1, 0.25), (0.3, 0.0), (1.0, 0.0))
 )
 MOST_ACCURACY_LOST, MOST_LOSS_GAINED = 0.002, 0.01  # by context, on the mean over the files
@@ -151,7 +151,7 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
     raw, truth = (np.concatenate([getattr(file, name) for file in files]) for name in ("raw", "truth"))
     temperature = fit_temperature(raw, truth)
     reference = fit_reference(loaded, datasets, seed)
-    settings = fit_context(loaded, files, temperature)
+    settings = fit_context(loaded, files, temperature, reference)
     seen = [in_context(loaded, file, temperature, settings, reference) for file in files]
     probabilities = np.concatenate([found for found, _ in seen])
     right = probabilities.argmax(axis=1) == truth
@@ -165,6 +165,8 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
         "neighbour_weight": settings.neighbour_weight,
         "context_temperature": settings.temperature,
         "linear_weight": settings.linear_weight,
+        "marker_weight": settings.marker_weight,
+        "own_weight": settings.own_weight,
         "familiar_above": MOST_UNFAMILIAR,
         "broader_above": fit_broader(BroaderTypes(loaded.labels), probabilities, truth),
         "cluster_cells": fit_cluster_cells([found for found, _ in seen], [file.truth for file in files], seed),
@@ -222,7 +224,7 @@ def in_context(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities [N, L] of cells that are a file of their own, and their distances from training [N]."""
     alone = apply_temperature(file.raw, temperature)
-    fit = partial(linear_reader, loaded, file.measured)
+    fit = partial(tissue_readers, loaded, file.measured)
     context = FileContext.of(
         loaded.labels, alone, file.embedding, settings, reference=reference, counts=file.counts, fit=fit
     )
@@ -231,19 +233,21 @@ def in_context(
     return context.apply(alone, nearest, file.counts), context.distances(distance, nearest)
 
 
-def fit_context(loaded: Checkpoint, files: Sequence[Judged], temperature: float) -> ContextSettings:
+def fit_context(
+    loaded: Checkpoint, files: Sequence[Judged], temperature: float, reference: Reference | None
+) -> ContextSettings:
     """The strongest of CONTEXTS that costs the files nothing, with its temperature."""
     most = [file for file in files if file.measured.mean() >= MOST_OF_GENES] or list(files)
     mixture, truth = together(most, MIXTURE), np.concatenate([file.truth for file in files])
     before = [_judge(apply_temperature(file.raw, temperature), file.truth) for file in (*files, mixture)]
-    for floor, neighbours, linear in CONTEXTS:
-        if linear > 0 and loaded.populations is None:
+    for settings in CONTEXTS:
+        if settings.asks_readers and loaded.populations is None:
             continue  # nothing to learn from
-        settings = ContextSettings(floor, neighbours, linear_weight=linear)
-        found = [in_context(loaded, file, temperature, settings)[0] for file in files]
+        found = [in_context(loaded, file, temperature, settings, reference)[0] for file in files]
         softer = fit_temperature(np.concatenate(found), truth)
         found = [apply_temperature(each, softer) for each in found]
-        found.append(apply_temperature(in_context(loaded, mixture, temperature, settings)[0], softer))
+        mixed, _ = in_context(loaded, mixture, temperature, settings, reference)
+        found.append(apply_temperature(mixed, softer))
         after = [_judge(each, file.truth) for each, file in zip(found, (*files, mixture), strict=True)]
         gained = np.array(after) - np.array(before)  # [files + 1, 2] accuracy, loss
         mean = gained[:-1].mean(axis=0)

@@ -27,11 +27,12 @@ from torch import nn
 
 from encoders import CellEncoder, CellEncoderConfig
 from instructcell import tasks
-from instructcell.context import ContextSettings, FileContext, plain_tissue, softmax
+from instructcell.context import ContextSettings, FileContext, plain_tissue
 from instructcell.genes import load_gene_table
 from instructcell.labels import LabelSet, load_ontology
-from instructcell.linear import CELLS_PER_KIND, LEAST_CELLS, LinearReader, fit_reader
+from instructcell.readers import mean_share, softmax
 from instructcell.reference import Reference
+from instructcell.tissue_readers import CELLS_PER_KIND, LEAST_CELLS, TissueReaders, fit_readers
 from train import baselines, metrics
 from train.build import cell_targets, label_markers, label_set
 from train.collator import CellCollator, CellDataset
@@ -46,8 +47,10 @@ from train.vocabulary import choose_genes
 logger = logging.getLogger("instructcell.train")
 ALL_CELLS_BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 51)
-CONTEXT = ContextSettings(0.05, 0.5, 0.905, linear_weight=2.0)  # as `train.calibrate` chooses it for `mini`
-RESULT = f"result-{hashlib.sha256(repr((2, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
+CONTEXT = ContextSettings(  # as `train.calibrate` chooses it for `mini`
+    0.05, 0.5, 0.905, linear_weight=3.0, marker_weight=4.0, own_weight=3.0
+)
+RESULT = f"result-{hashlib.sha256(repr((3, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -192,7 +195,8 @@ def leave_study_out(
     run = EncoderRun.train(recipe, left, folder, task.steps)
     kinds = {file: other.kind for other in task.studies for file in other.files}
     same_kind = [c for c in run.datasets if kinds.get(c.name) == study.kind and c.name not in study.files]
-    parts = [_ask(run, cells) for cells in run.datasets if cells.name in study.files]
+    reference = fit_reference(run)
+    parts = [_ask(run, cells, reference) for cells in run.datasets if cells.name in study.files]
     truth, alone, free, among, confidence = (
         np.concatenate([part[key] for part in parts]) for key in ("truth", "alone", "free", "among", "confidence")
     )
@@ -225,7 +229,7 @@ def _held_out_whole(cells: LabelledCells) -> LabelledCells:
     return replace(cells, entry=replace(cells.entry, use="evaluation"), held_out=np.ones(cells.counts.shape[0], bool))
 
 
-def _ask(run: EncoderRun, cells: LabelledCells) -> dict[str, np.ndarray]:
+def _ask(run: EncoderRun, cells: LabelledCells, reference: Reference) -> dict[str, np.ndarray]:
     """Answers about the cells of one file whose label has something of ours under it, and certainty of the others.
 
     `alone` is each cell by itself, `free` and `among` (the file's labels) have the file as context, as `annotate` does.
@@ -239,8 +243,8 @@ def _ask(run: EncoderRun, cells: LabelledCells) -> dict[str, np.ndarray]:
     together = np.concatenate([rows, strangers])
     logits, embedding = run.read_out(cells, together)
     alone = softmax(logits / run.temperature)
-    counts, fit = cells.counts[together], partial(linear_reader_of, run, cells.measured)
-    context = FileContext.of(run.labels, alone, embedding, CONTEXT, counts=counts, fit=fit)
+    counts, fit = cells.counts[together], partial(readers_of, run, cells.measured)
+    context = FileContext.of(run.labels, alone, embedding, CONTEXT, reference=reference, counts=counts, fit=fit)
     seen = context.apply(alone, context.nearest(embedding), counts)
     free, among = summed(seen, free_groups), _shared(run.labels, seen[: len(rows)], groups)
     said = free_names[free[: len(rows)].argmax(axis=1)]
@@ -258,7 +262,7 @@ def _ask(run: EncoderRun, cells: LabelledCells) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class TrainingCells:
-    """Training cells of one label of one study, for the linear reader; counts [n, G]."""
+    """Training cells of one label of one study, for the readers; counts [n, G]."""
 
     label: int
     measured: np.ndarray
@@ -266,15 +270,14 @@ class TrainingCells:
 
     @property
     def share(self) -> np.ndarray:
-        total = np.maximum(np.asarray(self.counts.sum(axis=1)).ravel(), 1.0)
-        return np.asarray((1.0 / total) @ self.counts).ravel() / self.counts.shape[0]
+        return mean_share(self.counts)
 
     def cells(self, genes: np.ndarray) -> sparse.csr_matrix:
         return self.counts
 
 
-def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[str]) -> LinearReader | None:
-    """A linear reader of training cells, where what ships makes cells like them."""
+def readers_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[str]) -> TissueReaders | None:
+    """Readers that learn from training cells, where what ships makes cells like them."""
     rng, names, examples = np.random.default_rng(0), run.labels.names, []
     for cells in run.datasets:
         rows = cells.training_rows
@@ -283,7 +286,8 @@ def linear_reader_of(run: EncoderRun, measured: np.ndarray, tissues: Sequence[st
             some = rng.permutation(rows[there & (cells.label[rows] == name)])[:CELLS_PER_KIND]
             if len(some) >= LEAST_CELLS and name in names:
                 examples.append(TrainingCells(names.index(str(name)), cells.measured, cells.counts[np.sort(some)]))
-    return fit_reader(examples, measured)
+    genes = np.array(list(load_gene_table()["symbol"]))[run.columns]
+    return fit_readers(examples, measured, [label.id for label in run.labels], genes.tolist())
 
 
 def _shared(labels: LabelSet, probabilities: np.ndarray, groups: Sequence[tuple[str, list[int]]]) -> np.ndarray:

@@ -26,6 +26,8 @@ def measure(bench: Bench, task: ContextTask) -> dict[str, Any]:
         "floor": settings.floor,
         "neighbour_weight": settings.neighbour_weight,
         "linear_weight": settings.linear_weight,
+        "marker_weight": settings.marker_weight,
+        "own_weight": settings.own_weight,
         "files": {name: compare(bench, file) for name, file in files.items()},
         "one_type": _one_type(bench, list(files.values()), task.least_of_type),
         "mixtures": {
@@ -75,7 +77,7 @@ def compare(bench: Bench, file: Judged) -> dict[str, Any]:
 def seen(bench: Bench, file: Judged, settings: ContextSettings) -> np.ndarray:
     """Calibrated probabilities [N, L] of the cells of a file in its context."""
     temperature = float(bench.checkpoint.calibration.get("temperature", 1.0))
-    return in_context(bench.checkpoint, file, temperature, settings)[0]
+    return in_context(bench.checkpoint, file, temperature, settings, bench.checkpoint.reference)[0]
 
 
 def _figures(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
