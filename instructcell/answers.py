@@ -73,7 +73,9 @@ def _composition(facts: Facts) -> str:
         lines.append(f"- smaller groups: {names}")
     if facts["n_unknown"]:
         share = percent(facts["unknown_share"])
-        lines.append(f"- *unknown* (no type was likely enough): {facts['n_unknown']:,} ({share})")
+        strangers = [f"{row['cell_type']} ({row['cells']:,})" for row in facts.get("resembles", [])]
+        also = f"; some look unlike all I know, by their markers like {', '.join(strangers)}" if strangers else ""
+        lines.append(f"- *unknown* (no type was likely enough): {facts['n_unknown']:,} ({share}){also}")
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ from instructcell.reference import Reference
 
 if TYPE_CHECKING:
     from instructcell.tissue_readers import TissueReaders
+    from instructcell.unseen_types import UnseenReader, UnseenTypes
 
 SAMPLE_CELLS = 4000  # of a file make its context when the read-out reads them ...
 SAMPLE_CELLS_BY_LM = 400  # ... or the language model, which is slower
@@ -42,6 +43,7 @@ THERE = 0.05  # share of the cells from which on a tissue's types are among thos
 FEW_CELLS = 30  # a file of so many cells has half of the weight of the prior and the readers
 LEAST_FOR_READERS = 10  # cells whose tissues are told well enough for readers of their types
 SHIFT_OF = (2.0, 3.0)  # a familiar file, and a strange one: times the usual distance from training ...
+OF_SURPRISE = 0.4  # what a spread more of an unseen type's markers adds to the logarithm of a cell's distance
 STRANGE = 0.5  # from which on an answer says what else was asked
 DOUBT_OF = (0.1, 0.18)  # ... or the language model's mean doubt
 DOUBT = 0.1  # mean doubt of a file from which on neighbours have their whole weight
@@ -135,6 +137,8 @@ class FileContext:
         How far the language model cannot be relied on in the file, 0..1.
     readers
         What is asked beside the language model, in turn, with its weight beside the 1 of what was said before.
+    unseen
+        What tells cells of types that training never saw by their marker genes.
     """
 
     tissues: dict[str, float]
@@ -150,6 +154,7 @@ class FileContext:
     strangeness: float = 0.0
     hint: TissueHint | None = None
     readers: tuple[tuple[Reader, float], ...] = field(default=(), repr=False)
+    unseen: UnseenReader | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -185,9 +190,11 @@ class FileContext:
         shift = None if reference is None else float(np.median(distance)) / max(reference.usual, 1e-6)
         strange = strangeness(probabilities, shift)
         readers: list[tuple[Reader, float]] = []
+        unseen: UnseenTypes | None = None
         if fit is not None and counts is not None and n_cells >= LEAST_FOR_READERS and settings.asks_readers:
             found = fit([name for name, share in zip(names, shares, strict=True) if share >= THERE])
             readers = [] if found is None else found.asked(probabilities, counts, settings, strange, enough)
+            unseen = None if found is None else found.unseen
         order = np.argsort(-shares, kind="stable")
         context = cls(
             tissues={names[i]: float(shares[i]) for i in order},
@@ -203,10 +210,13 @@ class FileContext:
             hint=hint,
         ).asking(readers, probabilities, counts, settings)
         weight = settings.own_weight * strange * enough
-        if counts is None or weight <= 0 or n_cells < LEAST_FOR_READERS:
+        if counts is None or n_cells < LEAST_FOR_READERS:
             return context
-        own = own_reader(context.apply(probabilities, context.nearest(embedding), counts), counts)
-        return context if own is None else context.asking([*readers, (own, weight)], probabilities, counts, settings)
+        seen = context.apply(probabilities, context.nearest(embedding), counts)
+        own = own_reader(seen, counts) if weight > 0 else None
+        if own is not None:
+            context = context.asking([*readers, (own, weight)], probabilities, counts, settings)
+        return context if unseen is None else replace(context, unseen=unseen.in_file(seen, counts))
 
     def asking(
         self,
@@ -252,14 +262,25 @@ class FileContext:
         scores /= self.temperature
         return softmax(scores)
 
-    def distances(self, distance: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    def distances(self, distance: np.ndarray, nearest: np.ndarray, surprise: np.ndarray | None = None) -> np.ndarray:
         """Distances [n] of cells from training: half their neighbours', and as if the file lay where files usually lie.
 
         A whole file that lies far away is another technology before it is full of unseen types.
+
+        Parameters
+        ----------
+        surprise
+            [n] of the cells, as `unseen` reads it: markers of unseen types put a cell farther away.
         """
         if self.n_neighbours:
             distance = 0.5 * distance + 0.5 * self.distance[nearest].mean(axis=1)
-        return distance / self.shift
+        return distance / self.shift * (1.0 if surprise is None else np.exp(OF_SURPRISE * surprise))
+
+    def surprise(self, counts: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray]:
+        """How much more cells [n, G] look like an unseen type than like a known one [n], and like which [n], or -1."""
+        if self.unseen is None:
+            return None, np.full(counts.shape[0], -1)
+        return self.unseen.read(counts)
 
     def nearest(self, embedding: np.ndarray) -> np.ndarray:
         """Positions in the sample [n, k] of the cells nearest by angle to those with embeddings [n, Z]."""

@@ -53,6 +53,26 @@ class MarkerGenes:
         """Log expression [n, m] of cells with counts [n, G]."""
         return log_expression(counts, self.total)[:, self.marking].toarray()
 
+    def scores(
+        self, counts: sp.csr_matrix, centre: np.ndarray, spread: np.ndarray, *weights: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """How high the markers are of cells with counts [n, G], and which cells express any of the genes [n] bool.
+
+        Each gene counts by how many spreads [m] it lies above the mean [m], within bounds.
+
+        Parameters
+        ----------
+        weights
+            [m, C] of the types, for scores [n, C]; several for several.
+        """
+        expression = log_expression(counts, self.total)[:, self.marking]
+        spread = np.maximum(spread, LEAST_SPREAD)
+        nothing = np.clip(-centre / spread, -MOST_SPREADS, MOST_SPREADS)  # of a gene that is not expressed
+        above = sp.csr_matrix(expression, dtype=np.float64)  # sparse: the same for a cell in whatever company
+        gene = above.indices
+        above.data = np.clip((above.data - centre[gene]) / spread[gene], -MOST_SPREADS, MOST_SPREADS) - nothing[gene]
+        return [above @ some + nothing @ some for some in weights], np.diff(above.indptr) > 0
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -128,22 +148,9 @@ class Markers:
         symbols
             Of the marking genes [m].
         """
-        place = {symbol: i for i, symbol in enumerate(symbols)}
-        of_id = {id: dict(markers_of(id)) for id in ids}
-        known = [id for id in dict.fromkeys(ids) if len(of_id[id].keys() & place.keys()) >= LEAST_MARKERS]
+        known, weights = marker_weights(list(dict.fromkeys(ids)), symbols)
         if len(known) < 2:
             return None
-        marked = Counter(gene for id in known for gene in of_id[id])
-        weights = np.zeros((len(symbols), len(known)))
-        for k, id in enumerate(known):
-            heaviest = max(of_id[id].values())
-            of_gene = {  # what marks many of the types tells little
-                gene: np.sqrt(weight / heaviest) * np.log((len(known) + 1) / marked[gene])
-                for gene, weight in of_id[id].items()
-            }
-            length = np.sqrt(sum(weight**2 for weight in of_gene.values()))  # with those not measured: they say nothing
-            for gene in of_gene.keys() & place.keys():
-                weights[place[gene], k] = of_gene[gene] / max(length, 1e-6)
         kept = [(label, known.index(id)) for label, id in zip(labels, ids, strict=True) if id in known]
         positions, column = (np.array(numbers) for numbers in zip(*kept, strict=True))
         return cls(positions, column, genes, weights, moments)
@@ -173,26 +180,61 @@ class MarkerReader(Reader):
     spread: np.ndarray = field(repr=False)
 
     def read(self, counts: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        expression = self.genes.expression(counts)
-        above = np.clip((expression - self.centre) / self.spread, -MOST_SPREADS, MOST_SPREADS)
-        said = np.maximum(softmax(SHARPNESS * (above @ self.weights)), LEAST)
-        return said / said.sum(axis=1, keepdims=True), expression.sum(axis=1) > 0
+        (scores,), expressed = self.genes.scores(counts, self.centre, self.spread, self.weights)
+        said = np.maximum(softmax(SHARPNESS * scores), LEAST)
+        return said / said.sum(axis=1, keepdims=True), expressed
 
 
-@lru_cache(maxsize=64)
+# ---- the marker table
+
+
+def marker_weights(
+    ids: Sequence[str], symbols: Sequence[str], most: int = MOST_MARKERS
+) -> tuple[list[str], np.ndarray]:
+    """Weights [m, C] of genes for those of some Cell Ontology terms that have enough markers among them, and these.
+
+    A column is of unit length where all markers of the term are among the genes: what is not measured says nothing.
+
+    Parameters
+    ----------
+    symbols
+        Of the genes [m].
+    most
+        Markers of a term, heaviest first.
+    """
+    place = {symbol: i for i, symbol in enumerate(symbols)}
+    of_id = {id: dict(markers_of(id)[:most]) for id in ids}
+    known = [id for id in ids if len(of_id[id].keys() & place.keys()) >= LEAST_MARKERS]
+    marked = Counter(gene for id in known for gene in of_id[id])
+    weights = np.zeros((len(symbols), len(known)))
+    for k, id in enumerate(known):
+        heaviest = max(of_id[id].values())
+        of_gene = {  # what marks many of the types tells little
+            gene: np.sqrt(weight / heaviest) * np.log((len(known) + 1) / marked[gene])
+            for gene, weight in of_id[id].items()
+        }
+        length = np.sqrt(sum(weight**2 for weight in of_gene.values()))
+        for gene in of_gene.keys() & place.keys():
+            weights[place[gene], k] = of_gene[gene] / max(length, 1e-6)
+    return known, weights
+
+
 def markers_of(cell_type_id: str) -> tuple[tuple[str, float], ...]:
     """The markers of a Cell Ontology term with their weights, heaviest first; none for terms without."""
-    return tuple(_marker_table().get(cell_type_id, []))
+    return _marker_table()[0].get(cell_type_id, ())
+
+
+def marked_types(least_sources: int) -> tuple[str, ...]:
+    """Ids of the terms that at least so many sources describe."""
+    return tuple(id for id, sources in _marker_table()[1].items() if sources >= least_sources)
 
 
 @lru_cache(maxsize=1)
-def _marker_table() -> dict[str, list[tuple[str, float]]]:
-    table = read_table("markers.tsv.gz")
-    table["weight"] = table["weight"].astype(float)
-    heaviest = (
-        table.sort_values("weight", ascending=False, kind="stable").groupby("cl_id", sort=False).head(MOST_MARKERS)
-    )
-    return {
-        str(name): list(zip(rows["gene"].astype(str), rows["weight"], strict=True))
-        for name, rows in heaviest.groupby("cl_id", sort=False)
+def _marker_table() -> tuple[dict[str, tuple[tuple[str, float], ...]], dict[str, int]]:
+    table = read_table("markers.tsv.gz").astype({"weight": float, "n_sources": int})
+    groups = table.sort_values("weight", ascending=False, kind="stable").groupby("cl_id", sort=True)
+    heaviest = {
+        str(id): tuple(zip(rows["gene"].astype(str), rows["weight"].astype(float), strict=True))[:MOST_MARKERS]
+        for id, rows in groups
     }
+    return heaviest, {str(id): int(sources) for id, sources in groups["n_sources"].max().items()}

@@ -35,12 +35,15 @@ class Reference:
         [Q] distances of held-out cells that were named rightly, evenly spaced from the least to the largest.
     weights
         sha256 of the model it was fitted to.
+    typical
+        The median distance of known cells in embedding space alone; 0 where `quantiles` are of no other.
     """
 
     means: np.ndarray
     whiten: np.ndarray
     quantiles: np.ndarray
     weights: str = ""
+    typical: float = 0.0
 
     @classmethod
     def fit(cls, embedding: np.ndarray, types: np.ndarray) -> Reference:
@@ -55,10 +58,10 @@ class Reference:
         reference = cls((means @ whiten).astype(np.float32), whiten.astype(np.float32), np.zeros(1, np.float32))
         return reference.judged_by(reference.distance(embedding))
 
-    def judged_by(self, distances: np.ndarray, weights: str = "") -> Reference:
-        """The same types, with the distances [N] that known cells have."""
+    def judged_by(self, distances: np.ndarray, weights: str = "", typical: float = 0.0) -> Reference:
+        """The same types, with the distances [N] that known cells have, in which markers may have had a part."""
         quantiles = np.quantile(distances, np.linspace(0.0, 1.0, N_QUANTILES)).astype(np.float32)
-        return Reference(self.means, self.whiten, quantiles, weights or self.weights)
+        return Reference(self.means, self.whiten, quantiles, weights or self.weights, typical)
 
     def distance(self, embedding: np.ndarray) -> np.ndarray:
         """Distance [N] of cells [N, Z] from the nearest type; 0 is its mean."""
@@ -69,8 +72,8 @@ class Reference:
 
     @property
     def usual(self) -> float:
-        """The median distance of known cells."""
-        return float(np.median(self.quantiles))
+        """The median distance of known cells in embedding space."""
+        return self.typical or float(np.median(self.quantiles))
 
     def familiarity(self, distance: np.ndarray) -> np.ndarray:
         """Share of known cells that lie at least as far away as each distance [N], 0..1: small for unseen types."""
@@ -81,7 +84,8 @@ def save_reference(reference: Reference, folder: Path) -> Path:
     """Write the reference into a checkpoint folder."""
     path = folder / REFERENCE
     arrays = {name: np.ascontiguousarray(getattr(reference, name)) for name in ("means", "whiten", "quantiles")}
-    save_file(arrays, path, metadata={"config": json.dumps({"weights": reference.weights})})
+    config = {"weights": reference.weights, "typical": reference.typical}
+    save_file(arrays, path, metadata={"config": json.dumps(config)})
     path.chmod(0o644)  # safetensors writes for its owner alone
     return path
 

@@ -50,6 +50,7 @@ CELL_TYPE, CELL_TYPE_ID = "instructcell_cell_type", "instructcell_cell_type_id"
 CONFIDENCE, EMBEDDING, RUN = "instructcell_confidence", "X_instructcell", "instructcell"
 BROADER_TYPE, BROADER_TYPE_ID = "instructcell_broader_type", "instructcell_broader_type_id"
 BROADER_CONFIDENCE, FAMILIARITY = "instructcell_broader_confidence", "instructcell_familiarity"
+RESEMBLES = "instructcell_resembles"
 CLUSTER_TYPE, CLUSTER_TYPE_ID = "instructcell_cluster_type", "instructcell_cluster_type_id"
 CLUSTER_CONFIDENCE = "instructcell_cluster_confidence"
 DRUG_RESPONSE, P_SENSITIVE = "instructcell_drug_response", "instructcell_p_sensitive"
@@ -73,7 +74,8 @@ class AnnotationResult:
         `runner_up`, `runner_up_probability`; among the checkpoint's own types also `broader_type`, `broader_type_id`,
         `broader_confidence`: the narrowest type, the cell type itself or one above it, that is sure ("unknown" where
         none is); `familiarity`, where the checkpoint has a reference: the share of known cells that lie as far from
-        training as this one. Probabilities and shares between 0 and 1.
+        training as this one, and `resembles`, the type that the markers of a cell too unfamiliar to be named look like
+        ("" for the others). Probabilities and shares between 0 and 1.
     embedding
         [N, Z] what the cell encoder makes of each cell.
     rows
@@ -123,6 +125,14 @@ class AnnotationResult:
     def unknown_share(self) -> float:
         """Share of the cells whose best label was too uncertain to be given."""
         return float((self.table["cell_type"] == UNKNOWN).mean())
+
+    @property
+    def resembles(self) -> pd.DataFrame:
+        """What cells too unfamiliar to be named look like by their markers: type and number of cells; most first."""
+        if "resembles" not in self.table:
+            return pd.DataFrame({"cell_type": [], "cells": []})
+        named = self.table.loc[self.table["resembles"] != "", "resembles"]
+        return named.value_counts().rename_axis("cell_type").rename("cells").reset_index()
 
     @property
     def broader(self) -> pd.DataFrame:
@@ -274,7 +284,7 @@ class Annotation(Task[AnnotationResult]):
         self.obs = (
             *(CELL_TYPE, CELL_TYPE_ID, CONFIDENCE),
             *((BROADER_TYPE, BROADER_TYPE_ID, BROADER_CONFIDENCE) if self.broader is not None else ()),
-            *((FAMILIARITY,) if loaded.reference is not None else ()),
+            *((FAMILIARITY, RESEMBLES) if loaded.reference is not None else ()),
             *((CLUSTER_TYPE, CLUSTER_TYPE_ID, CLUSTER_CONFIDENCE) if by is not None else ()),
         )
         self._ask_for(tissue)
@@ -353,7 +363,7 @@ class Annotation(Task[AnnotationResult]):
             nearest = self.context.nearest(embedding)
             probabilities = self.context.apply(probabilities, nearest, cells.counts)
         arrays = {"embedding": embedding, "by_lm": by_lm}
-        arrays |= self._familiarity(embedding, nearest) | self._broader(probabilities)
+        arrays |= self._familiarity(embedding, nearest, cells.counts) | self._broader(probabilities)
         probabilities = self._grouped(probabilities)
         if self.by is not None:
             arrays["probabilities"] = probabilities.astype(np.float32)
@@ -372,14 +382,17 @@ class Annotation(Task[AnnotationResult]):
         position, confidence = self.broader.narrowest(probabilities, above)
         return {"broader": position, "broader_confidence": confidence}
 
-    def _familiarity(self, embedding: np.ndarray, nearest: np.ndarray | None) -> Arrays:
+    def _familiarity(self, embedding: np.ndarray, nearest: np.ndarray | None, counts: sp.csr_matrix) -> Arrays:
+        """How familiar cells are, and the unseen type whose markers stand out most in each, -1 for none."""
         reference = self.loaded.reference
         if reference is None:
             return {}
-        distance = reference.distance(embedding)
+        distance, resembles = reference.distance(embedding), np.full(len(embedding), -1)
         if self.context is not None and nearest is not None:
-            distance = self.context.distances(distance, nearest)
-        return {"familiarity": reference.familiarity(distance)}
+            surprise, of_type = self.context.surprise(counts)
+            distance = self.context.distances(distance, nearest, surprise)
+            resembles = of_type if surprise is None else np.where(surprise > 0, of_type, -1)
+        return {"familiarity": reference.familiarity(distance), "resembles": resembles}
 
     def _probabilities(self, cells: AlignedCells, embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of the checkpoint's labels [n, L], and which cells the language model read [n]."""
@@ -472,6 +485,9 @@ class Annotation(Task[AnnotationResult]):
         if familiarity is not None:
             table["familiarity"] = familiarity
             strange = familiarity < float(self.loaded.calibration.get("familiar_above", 0.0))
+            unseen = None if self.context is None else self.context.unseen
+            names = np.asarray([*([] if unseen is None else unseen.names), ""], dtype=object)
+            table["resembles"] = names[np.where(strange, arrays["resembles"], -1)]
         if self.broader is not None:
             position = np.where(strange, -1, arrays["broader"])
             table["broader_type"] = np.asarray([*self.broader.names, UNKNOWN], dtype=object)[position]
@@ -499,6 +515,7 @@ OBS_OF_TABLE = {  # column of obs: column of the result's table
     BROADER_TYPE_ID: "broader_type_id",
     BROADER_CONFIDENCE: "broader_confidence",
     FAMILIARITY: "familiarity",
+    RESEMBLES: "resembles",
 }
 
 

@@ -25,6 +25,7 @@ from instructcell.marker_reader import MarkerGenes, Markers, Moments, markers_of
 from instructcell.populations import Population
 from instructcell.processor import Prompt
 from instructcell.readers import LinearReader, Reader, telling_genes
+from instructcell.unseen_types import UnseenTypes, unrelated_types
 
 if TYPE_CHECKING:
     from instructcell.checkpoint import Checkpoint
@@ -42,11 +43,15 @@ MEASURED_BY = 0.5  # share of the kinds that must have measured a gene: what the
 
 @dataclass(frozen=True)
 class TissueReaders:
-    """What reads the types of some tissues from `n_genes` genes of a file; None is a reader that knows too little."""
+    """What reads the types of some tissues from `n_genes` genes of a file; None is a reader that knows too little.
+
+    `unseen` tells cells of types that no training cell has.
+    """
 
     linear: LinearReader | None
     markers: Markers | None
     n_genes: int
+    unseen: UnseenTypes | None = None
 
     def asked(
         self,
@@ -132,7 +137,7 @@ def fit_readers(
     by_most = np.mean([each.measured for each in examples], axis=0) >= MEASURED_BY
     telling = telling_genes(np.stack([each.share for each in examples]), by_most & measured)
     of_types = [ids[label] for label in labels]
-    marking = {gene for id in of_types for gene, _ in markers_of(id)}
+    marking = {gene for id in [*ids, *unrelated_types(frozenset(ids))] for gene, _ in markers_of(id)}
     markers = [i for i, gene in enumerate(genes) if measured[i] and gene in marking]
     needed = np.union1d(telling, markers).astype(int)
     counts = [each.cells(needed) for each in examples]
@@ -140,8 +145,9 @@ def fit_readers(
     found = MarkerGenes(needed, np.searchsorted(needed, markers))
     moments = Moments.of(positions.tolist(), counts, [each.measured for each in examples], found)
     linear = LinearReader.fit(sp.csr_matrix(sp.vstack(counts)), of_cell, telling)
-    of_markers = Markers.of(labels, of_types, [genes[i] for i in markers], found, moments)
-    return TissueReaders(linear, of_markers, int(measured.sum()))
+    symbols = [genes[i] for i in markers]
+    of_markers = Markers.of(labels, of_types, symbols, found, moments)
+    return TissueReaders(linear, of_markers, int(measured.sum()), UnseenTypes.of(ids, symbols, found, moments))
 
 
 # ---- pseudo-cells like a checkpoint's training cells

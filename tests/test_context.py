@@ -262,7 +262,7 @@ def test_context_from_disk_equals_context_in_memory_bit_for_bit(checkpoint, tmp_
     pd.testing.assert_frame_equal(outside.clusters, inside.clusters)
     written = ad.read_h5ad(tmp_path / "out.h5ad")
     ours = [name for name in adata.obs if name.startswith("instructcell")]
-    assert len(ours) == 10
+    assert len(ours) == 11
     for name in ours:
         np.testing.assert_array_equal(written.obs[name].to_numpy(), adata.obs[name].to_numpy(), err_msg=name)
     adata.write_h5ad(tmp_path / "memory.h5ad")
@@ -340,6 +340,18 @@ def test_a_reference_is_kept_with_its_checkpoint_and_refused_by_another(tmp_path
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_reference(tmp_path, "abc")
     assert load_reference(tmp_path / "nowhere", "abc") is None
+
+
+def test_the_usual_distance_is_that_of_the_embedding_alone(tmp_path):
+    """Markers may shrink the distances of known cells; a file's shift must not grow by that."""
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(40, 5))
+    reference = Reference.fit(cells, np.resize(["a", "b"], 40))
+    judged = reference.judged_by(0.1 * reference.distance(cells), "abc", typical=reference.usual)
+    save_reference(judged, tmp_path)
+    back = load_reference(tmp_path, "abc")
+    assert back is not None and back.usual == pytest.approx(reference.usual)
+    assert back.familiarity(reference.distance(cells)).max() < 0.01
 
 
 def test_unfamiliar_cells_are_unknown_whatever_their_label(checkpoint):

@@ -514,13 +514,43 @@ def test_a_left_out_study_is_asked_about_beside_refitted_baselines(islet_bench, 
     assert "Not run: the studies Zheng." in report._leave_out({"leave_studies_out": shown}, {})
 
 
+def test_what_peers_answered_is_kept(tmp_path, monkeypatch):
+    """Asked once; shown again without their environment, and asked anew about other cells."""
+    from scipy import sparse
+
+    from train.evaluation import peers
+
+    asked = []
+
+    def ask(python, counts, labels, test, genes):
+        asked.append(test.shape[0])
+        return {peer: {"labels": [peer] * test.shape[0]} for peer in peers.ANNOTATORS}
+
+    monkeypatch.setattr(peers, "ask", ask)
+    cells, names = sparse.csr_matrix(np.eye(4, dtype=np.float32)), np.array(["a", "b", "a", "b"])
+    assert peers.annotate(None, cells, names, cells[:3], list("wxyz"), tmp_path) is None
+    first = peers.annotate(tmp_path / "python", cells, names, cells[:3], list("wxyz"), tmp_path)
+    again = peers.annotate(None, cells, names, cells[:3], list("wxyz"), tmp_path)
+    assert first is not None and again is not None and asked == [3]
+    assert {peer: list(said) for peer, said in again.items()} == {peer: [peer] * 3 for peer in peers.ANNOTATORS}
+    assert peers.annotate(None, cells, names, cells[:2], list("wxyz"), tmp_path) is None
+
+    made = {"prior": cells, "posterior": 2 * cells}
+    monkeypatch.setattr(peers, "_generated", lambda *given: made)
+    assert peers.generate(None, cells, names, names, 3, 0, tmp_path) is None
+    assert peers.generate(tmp_path / "python", cells, names, names, 3, 0, tmp_path) is not None
+    kept = peers.generate(None, cells, names, names, 3, 0, tmp_path)
+    assert kept is not None and (kept["posterior"] != made["posterior"]).nnz == 0
+    assert peers.generate(None, cells, names, names, 4, 0, tmp_path) is None
+
+
 def test_a_type_left_out_is_judged_by_every_score(islet_bench, monkeypatch):
     task = LeaveTypesOutTask((["pancreatic A cell"],), steps=60)
     found = leave_out.measure_types(islet_bench, task)
     row = found["types"]["pancreatic A cell"]
     assert row["cells"] == 60 and row["files"] == 2  # the training cells became test cells
     assert set(row["auroc"]) == set(found["mean"]) == {
-        *("probability", "margin", "entropy", "energy", "class mean", "Mahalanobis")
+        *("probability", "margin", "entropy", "energy", "class mean", "Mahalanobis", "Mahalanobis and markers")
     }
     assert all(0 <= value <= 1 for value in row["auroc"].values())
     monkeypatch.setattr(leave_out, "leave_types_out", None)

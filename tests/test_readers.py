@@ -16,6 +16,7 @@ from instructcell.labels import Label, LabelSet
 from instructcell.populations import Kind, Populations
 from instructcell.readers import LinearReader, own_reader, telling_genes
 from instructcell.tissue_readers import TissueReaders, fit_readers
+from instructcell.unseen_types import unrelated_types
 
 N_GENES = 40
 LABELS = LabelSet(
@@ -226,6 +227,53 @@ def test_markers_are_asked_in_strange_files_alone_and_less_in_small_panels() -> 
     assert strange[0][1] == pytest.approx(3.0) and len(strange) == 2
     whole = replace(found, n_genes=5000).asked(said, cells, settings, 1.0, 1.0)
     assert strange[1][1] == pytest.approx(whole[1][1] * tissue_readers.LEAST_OF_PANELS)
+
+
+# ---- types that no label has
+
+BLOOD_MARKERS = (
+    "CD3D",
+    "CD3E",
+    "CD8A",
+    "IL7R",
+    "HBB",
+    "HBA1",
+    "HBA2",
+    "ALAS2",
+    "AHSP",
+    "GYPA",
+    "SLC4A1",
+    "ACTB",
+    "EEF1A1",
+)
+
+
+def test_cells_with_the_markers_of_an_unseen_type_are_strangers_and_told_what_they_look_like() -> None:
+    """Erythrocytes in a checkpoint of T cells and islet cells."""
+    genes = (*ISLET_MARKERS[:9], *BLOOD_MARKERS)
+    rng, every = np.random.default_rng(0), np.ones(len(genes), bool)
+    labels = [*LABELS, Label("T cell", "CL:0000084", tissues=("pancreatic islet",))]
+
+    def cells(high: tuple[str, ...], n: int) -> sp.csr_matrix:
+        rate = [20.0 if gene in ("ACTB", "EEF1A1") else 8.0 if gene in high else 0.2 for gene in genes]
+        return sp.csr_matrix(rng.poisson(rate, (n, len(genes))).astype(np.float32))
+
+    of = {0: ISLET_MARKERS[:3], 1: ISLET_MARKERS[3:6], 2: ISLET_MARKERS[6:9], 4: BLOOD_MARKERS[:4]}
+    known = [Known(label, cells(high, 40), every) for label, high in of.items()]
+    found = fit_readers(known, every, [label.id for label in labels], genes)
+    assert found is not None and found.unseen is not None
+    red, t_cells = cells(BLOOD_MARKERS[4:11], 30), cells(BLOOD_MARKERS[:4], 30)
+    counts, said = sp.vstack([red, t_cells]).tocsr(), np.tile([0.02, 0.02, 0.02, 0.02, 0.92], (60, 1))
+    reader = found.unseen.in_file(said, counts)
+    surprise, which = reader.read(counts)
+    assert surprise[:30].min() > surprise[30:].max() and (surprise[:30] > 0).all()
+    assert all(word in reader.names[which[0]] for word in ("erythro",))
+
+
+def test_types_related_to_known_ones_are_not_unseen() -> None:
+    others = unrelated_types(frozenset({"CL:0000084", "CL:0000169"}))
+    assert "CL:0000232" in others  # erythrocyte
+    assert not {"CL:0000084", "CL:0000625", "CL:0000542", "CL:0000169"} & set(others)
 
 
 # ---- in the context of a file

@@ -153,9 +153,8 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
     reference = fit_reference(loaded, datasets, seed)
     settings = fit_context(loaded, files, temperature, reference)
     seen = [in_context(loaded, file, temperature, settings, reference) for file in files]
-    probabilities = np.concatenate([found for found, _ in seen])
+    probabilities, distances, embedded = (np.concatenate(found) for found in zip(*seen, strict=True))
     right = probabilities.argmax(axis=1) == truth
-    distances = np.concatenate([found for _, found in seen])[right]
     threshold = float(np.quantile(probabilities.max(axis=1)[right], MOST_CORRECT_REFUSED))
     figures = {
         "temperature": temperature,
@@ -169,10 +168,12 @@ def recalibrate(folder: str | Path, datasets: Sequence[LabelledCells], *, seed: 
         "own_weight": settings.own_weight,
         "familiar_above": MOST_UNFAMILIAR,
         "broader_above": fit_broader(BroaderTypes(loaded.labels), probabilities, truth),
-        "cluster_cells": fit_cluster_cells([found for found, _ in seen], [file.truth for file in files], seed),
+        "cluster_cells": fit_cluster_cells([found for found, *_ in seen], [file.truth for file in files], seed),
     }
     calibration = {name: round(figure, 4) for name, figure in figures.items()}
-    write_calibration(loaded.path, calibration, reference.judged_by(distances))
+    write_calibration(
+        loaded.path, calibration, reference.judged_by(distances[right], typical=float(np.median(embedded[right])))
+    )
     return calibration
 
 
@@ -221,8 +222,8 @@ def fit_reference(loaded: Checkpoint, datasets: Sequence[LabelledCells], seed: i
 
 def in_context(
     loaded: Checkpoint, file: Judged, temperature: float, settings: ContextSettings, reference: Reference | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities [N, L] of cells that are a file of their own, and their distances from training [N]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of cells that are a file of their own: probabilities [N, L], distances [N] from training, and without markers."""
     alone = apply_temperature(file.raw, temperature)
     fit = partial(tissue_readers, loaded, file.measured)
     context = FileContext.of(
@@ -230,7 +231,9 @@ def in_context(
     )
     distance = np.zeros(len(alone)) if reference is None else reference.distance(file.embedding)
     nearest = context.nearest(file.embedding)
-    return context.apply(alone, nearest, file.counts), context.distances(distance, nearest)
+    surprise, _ = context.surprise(file.counts)
+    away = (context.distances(distance, nearest, surprise), context.distances(distance, nearest))
+    return context.apply(alone, nearest, file.counts), *away
 
 
 def fit_context(
@@ -246,7 +249,7 @@ def fit_context(
         found = [in_context(loaded, file, temperature, settings, reference)[0] for file in files]
         softer = fit_temperature(np.concatenate(found), truth)
         found = [apply_temperature(each, softer) for each in found]
-        mixed, _ = in_context(loaded, mixture, temperature, settings, reference)
+        mixed, *_ = in_context(loaded, mixture, temperature, settings, reference)
         found.append(apply_temperature(mixed, softer))
         after = [_judge(each, file.truth) for each, file in zip(found, (*files, mixture), strict=True)]
         gained = np.array(after) - np.array(before)  # [files + 1, 2] accuracy, loss

@@ -50,7 +50,7 @@ TEMPERATURES = np.geomspace(0.25, 8.0, 51)
 CONTEXT = ContextSettings(  # as `train.calibrate` chooses it for `mini`
     0.05, 0.5, 0.905, linear_weight=3.0, marker_weight=4.0, own_weight=3.0
 )
-RESULT = f"result-{hashlib.sha256(repr((3, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
+RESULT = f"result-{hashlib.sha256(repr((4, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 
@@ -371,7 +371,7 @@ def measure_types(bench: Bench, task: LeaveTypesOutTask) -> dict[str, Any]:
     folder, datasets = run_folder(bench, "types", task.steps), None
     types: dict[str, Any] = {}
     for fold in task.folds:
-        kept = folder / slug("-".join(fold)) / "result.json"
+        kept = folder / slug("-".join(fold)) / RESULT
         if not kept.is_file():
             datasets = datasets or load_datasets(bench.recipe, bench.data)
             bench.say(f"leaving out {', '.join(fold)}")
@@ -402,8 +402,9 @@ def leave_types_out(
             if len(strangers) < task.least_cells:
                 continue
             others = np.flatnonzero(before.held_out & np.isin(cells.label, run.labels.names))
-            strange.append(_certainty(run, cells, strangers, reference, distances))
-            known.append(_certainty(run, cells, others, reference, distances))
+            scores = _certainty(run, cells, np.concatenate([strangers, others]), reference, distances)
+            strange.append({score: values[: len(strangers)] for score, values in scores.items()})
+            known.append({score: values[len(strangers) :] for score, values in scores.items()})
         if strange and sum(len(k["probability"]) for k in known):
             result[name] = _aurocs(strange, known)
     return result
@@ -444,19 +445,24 @@ def fit_reference(run: EncoderRun) -> Reference:
 def _certainty(
     run: EncoderRun, cells: LabelledCells, rows: np.ndarray, means: np.ndarray, distances: Reference
 ) -> dict[str, np.ndarray]:
-    """Scores of how well a cell fits what training saw, each higher for a surer answer [N]."""
+    """Scores of how well the cells of a file fit what training saw, each higher for a surer answer [N]."""
     logits, embedded = run.read_out(cells, rows)
     probabilities = softmax(logits)
     ranked = np.sort(probabilities, axis=1)
     entropy = -(probabilities * np.log(np.clip(probabilities, 1e-12, 1))).sum(axis=1)
     similarity = embedded @ means.T / np.linalg.norm(embedded, axis=1, keepdims=True)
+    alone, counts = softmax(logits / run.temperature), cells.counts[rows]
+    fit = partial(readers_of, run, cells.measured)
+    context = FileContext.of(run.labels, alone, embedded, CONTEXT, reference=distances, counts=counts, fit=fit)
+    distance, (surprise, _) = distances.distance(embedded), context.surprise(counts)
     return {
         "probability": ranked[:, -1],
         "margin": ranked[:, -1] - (ranked[:, -2] if ranked.shape[1] > 1 else 0.0),
         "entropy": -entropy,
         "energy": np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) + logits.max(axis=1),
         "class mean": similarity.max(axis=1),
-        "Mahalanobis": -distances.distance(embedded),
+        "Mahalanobis": -distance,
+        "Mahalanobis and markers": -context.distances(distance, context.nearest(embedded), surprise),
     }
 
 
@@ -512,7 +518,7 @@ def finished(bench: Bench, kind: str) -> dict[str, Any]:
     folder = run_folder(bench, "studies" if is_studies else "types", task.steps)
 
     def done(name: str) -> bool:
-        return (folder / slug(name) / (RESULT if is_studies else "result.json")).is_file()
+        return (folder / slug(name) / RESULT).is_file()
 
     if is_studies:
         missing = [study.name for study in task.studies if not done(study.name)]

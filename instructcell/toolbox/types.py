@@ -297,6 +297,7 @@ def _annotation_facts(result: tools.AnnotationResult) -> dict[str, Any]:
         "composition": result.composition,
         "n_unknown": int((table["cell_type"] == tools.UNKNOWN).sum()),
         "unknown_share": result.unknown_share,
+        "resembles": result.resembles.head(SHOWN_BROADER).to_dict("records"),
         "n_weak": len(weak),
         "weak_share": len(weak) / len(table),
         "doubt": doubt,

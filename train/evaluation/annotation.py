@@ -117,8 +117,8 @@ def _margins(found: Answers, predicted: dict[str, np.ndarray], groups: np.ndarra
 
 
 def _peers(bench: Bench, target: Target, found: Answers) -> dict[str, Any]:
-    """CellTypist and scANVI trained on what the baselines are refitted on; "not run" unless asked for."""
-    if not target.headline or bench.peers is None:
+    """CellTypist and scANVI, trained as the baselines are; "not run" unless asked for now or before."""
+    if not target.headline:
         return dict.fromkeys(peers.ANNOTATORS, peers.NOT_RUN)
     cells = bench.datasets[target.file]
     counts, labels, genes = training_cells(bench, target)
@@ -126,7 +126,10 @@ def _peers(bench: Bench, target: Target, found: Answers) -> dict[str, Any]:
         return {}
     columns = np.flatnonzero(genes)
     names = [bench.checkpoint.processor.genes[j] for j in columns]
-    answers = peers.annotate(bench.peers, counts[:, columns], labels, cells.counts[found.rows][:, columns], names)
+    test = cells.counts[found.rows][:, columns]
+    answers = peers.annotate(bench.peers, counts[:, columns], labels, test, names, bench.runs / "peers")
+    if answers is None:
+        return dict.fromkeys(peers.ANNOTATORS, peers.NOT_RUN)
     for name, said in answers.items():
         bench.say(f"  {name}: {metrics.accuracy(found.truth, said):.3f}")
     return {

@@ -170,9 +170,10 @@ def _scvi(
     floor: dict[str, Any],
 ) -> dict[str, Any]:
     """scVI trained on the same training cells, sampled from its prior and from its posterior predictive."""
-    if bench.peers is None:
+    given = real.known, real.known_types, real.asked, task.scvi_epochs, task.seeds[0]
+    made = peers.generate(bench.peers, *given, bench.runs / "peers")
+    if made is None:
         return {"prior": peers.NOT_RUN, "posterior": peers.NOT_RUN}
-    made = peers.generate(bench.peers, real.known, real.known_types, real.asked, task.scvi_epochs, task.seeds[0])
     result = {}
     for source, counts in made.items():
         judged = _judge(space, profile, counts, real.asked)

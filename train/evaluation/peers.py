@@ -1,16 +1,18 @@
 """Peers in their own environment: CellTypist and scANVI for labels, scVI for pseudo-cells.
 
 They are run only when asked for (`--peers`), with the Python of an environment that holds them (`make bench-peers`
-makes one in .venv-peers); this package never imports them.
+makes one in .venv-peers); this package never imports them. What they answered to the same cells is kept in the run
+folder, so that a table shows them without running them again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +47,25 @@ def find_environment(folder: str | Path = ENVIRONMENT) -> Path:
 
 
 def annotate(
-    python: Path,
+    python: Path | None,
     counts: sparse.csr_matrix,
     labels: np.ndarray,
     test: sparse.csr_matrix,
     genes: Sequence[str],
-) -> dict[str, np.ndarray]:
-    """Labels of the test cells by each peer, trained on counts [M, G] with labels [M]."""
-    said = ask(python, counts, labels, test, genes)
-    return {peer: np.array(said[peer]["labels"]) for peer in ANNOTATORS}
+    kept: Path,
+) -> dict[str, np.ndarray] | None:
+    """Labels of the test cells by each peer, trained on counts [M, G] with labels [M]; those in `kept` first.
+
+    None where nothing is kept and no Python of theirs is given.
+    """
+    path = kept / f"labels-{_key(counts, labels, test, np.array(genes))}.json"
+    if not path.is_file():
+        if python is None:
+            return None
+        said = ask(python, counts, labels, test, genes)
+        _write(path, lambda to: to.write_text(json.dumps({peer: said[peer]["labels"] for peer in ANNOTATORS})))
+    answers = json.loads(path.read_text(encoding="utf-8"))
+    return {peer: np.array(answers[peer]) for peer in ANNOTATORS}
 
 
 def ask(
@@ -76,9 +88,51 @@ def ask(
 
 
 def generate(
+    python: Path | None,
+    counts: sparse.csr_matrix,
+    labels: np.ndarray,
+    asked: np.ndarray,
+    epochs: int,
+    seed: int,
+    kept: Path,
+) -> dict[str, sparse.csr_matrix] | None:
+    """scVI's cells of the types asked for [N]: from its prior, and around its training cells (posterior predictive).
+
+    Those in the folder `kept` first; None where nothing is kept and no Python of scVI's is given.
+    """
+    key = _key(counts, labels, asked, np.array([epochs, seed]))
+    paths = {source: kept / f"scvi-{source}-{key}.npz" for source in ("prior", "posterior")}
+    if python is not None and not all(path.is_file() for path in paths.values()):
+        for source, cells in _generated(python, counts, labels, asked, epochs, seed).items():
+            _write(paths[source], lambda to, cells=cells: sparse.save_npz(to, cells))
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    return {source: sparse.load_npz(path).tocsr() for source, path in paths.items()}
+
+
+def _key(*given: sparse.csr_matrix | np.ndarray) -> str:
+    """What was given, as a short hash."""
+    found = hashlib.sha256()
+    for part in given:
+        if sparse.issparse(part):
+            rows = sparse.csr_matrix(part)
+            found.update(repr(rows.shape).encode() + rows.indices.tobytes() + rows.data.tobytes())
+        else:
+            found.update("\n".join(map(str, part)).encode())
+    return found.hexdigest()[:16]
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """A file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    write(unfinished)
+    unfinished.replace(path)
+
+
+def _generated(
     python: Path, counts: sparse.csr_matrix, labels: np.ndarray, asked: np.ndarray, epochs: int, seed: int
 ) -> dict[str, sparse.csr_matrix]:
-    """scVI's cells of the types asked for [N]: from its prior, and around its training cells (posterior predictive)."""
     made = {}
     with tempfile.TemporaryDirectory(prefix="instructcell-peers-") as name:
         train, wanted, out = (Path(name) / file for file in ("train.h5ad", "asked.json", "out.h5ad"))
