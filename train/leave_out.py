@@ -50,7 +50,7 @@ TEMPERATURES = np.geomspace(0.25, 8.0, 51)
 CONTEXT = ContextSettings(  # as `train.calibrate` chooses it for `mini`
     0.05, 0.5, 0.905, linear_weight=3.0, marker_weight=4.0, own_weight=3.0
 )
-RESULT = f"result-{hashlib.sha256(repr((4, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
+RESULT = f"result-{hashlib.sha256(repr((5, CONTEXT)).encode()).hexdigest()[:8]}.json"  # of a study, in this context
 LEAST_SHARED_LABELS = 2  # a study that shares fewer with the target is no baseline by itself
 
 

@@ -117,7 +117,7 @@ def _leave_out(evaluation: dict[str, Any], drawn: dict[str, str]) -> list[str]:
         title,
         f"The cell encoder and its read-out alone, trained {found['steps']:,} steps without the study, asked about all of "
         "its cells: each by itself, and with the file as context as `annotate` does, freely and among the labels that its "
-        "authors use. (The linear reader of the context learns from training cells here, as no decoder is trained.) Beside "
+        "authors use. (The readers of the context learn from training cells here, as no decoder is trained.) Beside "
         "it the best of logistic regression and 10-NN refitted on the other studies of its kind, together and one by one.",
         "\n".join(studies_table(found)),
         *_missing(found, "studies"),
