@@ -44,6 +44,7 @@ FEW_CELLS = 30  # a file of so many cells has half of the weight of the prior an
 LEAST_FOR_READERS = 10  # cells whose tissues are told well enough for readers of their types
 SHIFT_OF = (2.0, 3.0)  # a familiar file, and a strange one: times the usual distance from training ...
 OF_SURPRISE = 0.2  # what a spread more of an unseen type's markers adds to the logarithm of a cell's distance
+SHARPER = 0.3  # of the temperature that strange files do without: readers that agree are surer than their mean
 STRANGE = 0.5  # from which on an answer says what else was asked
 DOUBT_OF = (0.1, 0.18)  # ... or the language model's mean doubt
 DOUBT = 0.1  # mean doubt of a file from which on neighbours have their whole weight
@@ -204,7 +205,7 @@ class FileContext:
             log_probability=np.zeros((n_cells, len(labels))),
             distance=distance,
             n_neighbours=min(N_NEIGHBOURS, n_cells // CELLS_PER_NEIGHBOUR),
-            temperature=settings.temperature,
+            temperature=settings.temperature * (1.0 - SHARPER * strange if len(readers) > 1 else 1.0),
             shift=float(np.clip(shift or 1.0, 1.0, MOST_SHIFT)),
             strangeness=strange,
             hint=hint,

@@ -54,7 +54,7 @@ class MarkerGenes:
         return log_expression(counts, self.total)[:, self.marking].toarray()
 
     def scores(
-        self, counts: sp.csr_matrix, centre: np.ndarray, spread: np.ndarray, *weights: np.ndarray
+        self, counts: sp.csr_matrix, centre: np.ndarray, spread: np.ndarray, *weights: sp.csr_matrix
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """How high the markers are of cells with counts [n, G], and which cells express any of the genes [n] bool.
 
@@ -63,7 +63,7 @@ class MarkerGenes:
         Parameters
         ----------
         weights
-            [m, C] of the types, for scores [n, C]; several for several.
+            [m, C] of the types, for scores [n, C]; several for several. A type has few of the genes.
         """
         expression = log_expression(counts, self.total)[:, self.marking]
         spread = np.maximum(spread, LEAST_SPREAD)
@@ -71,7 +71,7 @@ class MarkerGenes:
         above = sp.csr_matrix(expression, dtype=np.float64)  # sparse: the same for a cell in whatever company
         gene = above.indices
         above.data = np.clip((above.data - centre[gene]) / spread[gene], -MOST_SPREADS, MOST_SPREADS) - nothing[gene]
-        return [above @ some + nothing @ some for some in weights], np.diff(above.indptr) > 0
+        return [(above @ some).toarray() + nothing @ some for some in weights], np.diff(above.indptr) > 0
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ class Markers:
     def in_file(self, probabilities: np.ndarray, counts: sp.csr_matrix) -> MarkerReader:
         """The reader for a file, of whose sample [M, G] the probabilities [M, L] are known so far."""
         centre, spread = self.moments.in_file(probabilities, self.genes.expression(counts))
-        return MarkerReader(
-            self.labels, self.column, self.genes, self.weights, centre, np.maximum(spread, LEAST_SPREAD)
-        )
+        return MarkerReader(self.labels, self.column, self.genes, sp.csr_matrix(self.weights), centre, spread)
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class MarkerReader(Reader):
     labels: np.ndarray
     column: np.ndarray
     genes: MarkerGenes = field(repr=False)
-    weights: np.ndarray = field(repr=False)
+    weights: sp.csr_matrix = field(repr=False)
     centre: np.ndarray = field(repr=False)
     spread: np.ndarray = field(repr=False)
 

@@ -39,8 +39,8 @@ class UnseenTypes:
 
     ids: tuple[str, ...]
     genes: MarkerGenes = field(repr=False)
-    known: np.ndarray = field(repr=False)
-    unseen: np.ndarray = field(repr=False)
+    known: sp.csr_matrix = field(repr=False)
+    unseen: sp.csr_matrix = field(repr=False)
     moments: Moments = field(repr=False)
 
     @classmethod
@@ -64,7 +64,7 @@ class UnseenTypes:
         if not told.any() or not (~is_other & enough).any():
             return None
         names = tuple(id for id, here in zip(ids, told, strict=True) if here)
-        return cls(names, genes, weights[:, ~is_other], weights[:, told], moments)
+        return cls(names, genes, sp.csr_matrix(weights[:, ~is_other]), sp.csr_matrix(weights[:, told]), moments)
 
     def in_file(self, probabilities: np.ndarray, counts: sp.csr_matrix) -> UnseenReader:
         """The same for a file, of whose sample [M, G] the probabilities [M, L] are known."""
