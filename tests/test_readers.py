@@ -284,6 +284,24 @@ def test_a_file_far_from_training_is_strange(shift: float, strange: float) -> No
     assert strangeness(np.full((10, 4), 0.25), shift) == pytest.approx(strange)
 
 
+def test_readers_that_agree_in_a_strange_file_make_it_surer() -> None:
+    counts = sp.vstack([islet_cells(0, 30, seed=9), islet_cells(1, 30, seed=9)]).tocsr()
+    doubt, truth = np.tile([0.45, 0.5, 0.0, 0.05], (60, 1)), np.repeat([0, 1], 30)
+    weights = {"floor": 0.05, "linear_weight": 3.0, "marker_weight": 4.0, "own_weight": 3.0}
+
+    def seen(said: np.ndarray) -> FileContext:
+        settings = ContextSettings(temperature=0.9, **weights)
+        return FileContext.of(LABELS, said, np.eye(60), settings, counts=counts, fit=lambda tissues: islet_readers())
+
+    strange = seen(doubt)
+    assert strange.strangeness == 1.0 and len(strange.readers) == 3
+    assert strange.temperature == pytest.approx(0.9 * 0.7)
+    assert (strange.apply(doubt, strange.nearest(np.eye(60)), counts).argmax(axis=1) == truth).all()
+    sure = np.zeros((60, 4))
+    sure[np.arange(60), truth] = 1.0
+    assert seen(sure).temperature == pytest.approx(0.9) and len(seen(sure).readers) == 1
+
+
 def test_where_training_cells_lie_is_not_known_doubt_makes_a_file_strange() -> None:
     assert strangeness(np.tile([0.97, 0.01, 0.01, 0.01], (10, 1)), None) == 0.0
     assert strangeness(np.tile([0.5, 0.4, 0.05, 0.05], (10, 1)), None) == 1.0
