@@ -87,10 +87,14 @@ def _facts(pseudo: AnnData) -> dict[str, Any]:
 
 
 def _read_back(box: Toolbox, pseudo: AnnData) -> pd.Series | None:
-    """What the model calls the first pseudo-cells; None where they hold too little to read."""
+    """What the model calls the first pseudo-cells; None where they hold too little to read.
+
+    Each by itself: the readers of a file's context learned from pseudo-cells, and these would judge their own kind.
+    """
     rows = np.arange(min(pseudo.n_obs, READ_BACK))
     try:
-        return tools.finish(tools.annotate_steps(pseudo, checkpoint=box.checkpoint, rows=rows)).table["best_guess"]
+        steps = tools.annotate_steps(pseudo, checkpoint=box.checkpoint, rows=rows, context=False)
+        return tools.finish(steps).table["best_guess"]
     except InstructCellError:  # cells of a very small library may hold nothing to read
         return None
 
